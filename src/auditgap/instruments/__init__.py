@@ -1,0 +1,1 @@
+"""Measuring procedures: one file each under `behavioural/` and `mechanistic/`."""

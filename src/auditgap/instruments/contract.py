@@ -1,0 +1,94 @@
+"""The contract every instrument keeps, and the registry that knows them all.
+
+An instrument is a frozen configuration with one verb:
+
+    @instrument(name="linear-probe", version="1", family="mechanistic", ...)
+    class LinearProbe(Instrument):
+        max_fpr: Number = 0.01
+
+        def measure(self, model, data, *, seed, progress=quiet) -> Result: ...
+
+Its result depends on model, data, configuration and seed alone; it leaves weights, hooks, train mode and random state as found
+(`tests/instruments/test_contract.py` checks both over the whole registry).
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import JsonValue
+
+from auditgap.data import Dataset
+from auditgap.errors import UsageError, nearest
+from auditgap.models import Model
+from auditgap.records import Card, Record, Result
+
+__all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
+
+Progress = Callable[[str, int, int], None]
+"""`progress(label, done, total)`: called now and then on long work."""
+
+
+def quiet(label: str, done: int, total: int) -> None:
+    """Progress that says nothing."""
+
+
+class Instrument(Record):
+    """Abstract: a frozen configuration that can measure. Subclasses are final."""
+
+    card: ClassVar[Card]
+
+    @abstractmethod
+    def measure(self, model: Model, data: Dataset, *, seed: int, progress: Progress = quiet) -> Result:
+        """Run the procedure once.
+
+        Raises:
+            CannotMeasure: a precondition does not hold on this subject and data.
+            UsageError: the configuration does not fit the model (layer out of range, token unknown).
+        """
+
+
+Final = TypeVar("Final", bound=type[Instrument])
+_registry: dict[str, type[Instrument]] = {}
+
+
+def instrument(**card: Any) -> Callable[[Final], Final]:
+    """Register a class under the identity on its card (the fields of `records.Card`)."""
+
+    def register(cls: Final) -> Final:
+        cls.card = Card(**card)
+        if cls.card.name in _registry:
+            raise UsageError(f"instrument '{cls.card.name}' is registered twice: {_registry[cls.card.name]} and {cls}")
+        _registry[cls.card.name] = cls
+        return cls
+
+    return register
+
+
+def registered() -> dict[str, type[Instrument]]:
+    """Every instrument by name, sorted."""
+    return dict(sorted(_registry.items()))
+
+
+def find(name: str) -> type[Instrument]:
+    """The instrument class of that name.
+
+    Raises:
+        UsageError: there is none; the message gives the nearest name.
+    """
+    if name not in _registry:
+        raise UsageError(f"no instrument named '{name}'{nearest(name, _registry)}")
+    return _registry[name]
+
+
+def configure(name: str, config: dict[str, JsonValue]) -> Instrument:
+    """The instrument of that name with its fields set.
+
+    Raises:
+        UsageError: an unknown instrument or key (with the nearest name), or a value of the wrong type.
+    """
+    cls = find(name)
+    for key in config:
+        if key not in cls.model_fields:
+            raise UsageError(f"instrument '{name}' has no setting '{key}'{nearest(key, cls.model_fields)}")
+    return cls.parse(config, where=f"instrument '{name}'")

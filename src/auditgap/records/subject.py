@@ -1,0 +1,35 @@
+"""What is audited, pinned by digest."""
+
+from pydantic import Field
+
+from auditgap.records.base import Digest, Record
+
+__all__ = ["FileDigest", "Subject"]
+
+
+class FileDigest(Record):
+    """One file of the subject, in the OpenSSF model-signing manifest form: relative path and content digest."""
+
+    path: str
+    content: Digest
+    size: int = Field(ge=0)
+
+
+class Subject(Record):
+    """A model as it would ship. Two subjects are the same exactly if their `digest()` is the same."""
+
+    name: str
+    """The last part of the path or Hub id; for people, not for identity."""
+    revision: str | None = None
+    """Hub commit; None for a local directory."""
+    architecture: str
+    """e.g. `LlamaForCausalLM`."""
+    weights: tuple[FileDigest, ...] = Field(min_length=1)
+    """Weight files and config.json."""
+    tokenizer: tuple[FileDigest, ...]
+    chat_template: Digest | None = None
+    """None if the tokenizer has no chat template."""
+    adapter: tuple[FileDigest, ...] = ()
+    dtype: str
+    """The dtype in which it was measured; another dtype is another subject."""
+    n_parameters: int = Field(gt=0)

@@ -1,0 +1,24 @@
+"""Numbers with their uncertainty: intervals, discrimination, permutation nulls, multiplicity. NumPy and SciPy, never torch."""
+
+from auditgap.stats.bootstrap import cluster_bootstrap
+from auditgap.stats.discrimination import Roc, auroc, auroc_interval, roc, threshold_at_fpr, tpr_at_fpr
+from auditgap.stats.intervals import clopper_pearson, wilson, zero_event_upper_bound
+from auditgap.stats.multiplicity import holm
+from auditgap.stats.permutation import max_statistic_null, max_statistic_p, permute_labels
+
+__all__ = [
+    "Roc",
+    "auroc",
+    "auroc_interval",
+    "clopper_pearson",
+    "cluster_bootstrap",
+    "holm",
+    "max_statistic_null",
+    "max_statistic_p",
+    "permute_labels",
+    "roc",
+    "threshold_at_fpr",
+    "tpr_at_fpr",
+    "wilson",
+    "zero_event_upper_bound",
+]

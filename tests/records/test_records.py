@@ -1,0 +1,88 @@
+"""Records: closed, strict, canonical; access is a lattice."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from auditgap import records
+from auditgap.errors import PlanError
+from auditgap.records import (
+    AXES,
+    Access,
+    Deployment,
+    Independence,
+    Information,
+    Interval,
+    Measured,
+    ModelAccess,
+    NotMeasured,
+    Variants,
+)
+
+accesses = st.builds(
+    Access,
+    model=st.sampled_from(list(ModelAccess)),
+    variants=st.sampled_from(list(Variants)),
+    information=st.sampled_from(list(Information)),
+    deployment=st.sampled_from(list(Deployment)),
+    time=st.integers(0, 250),
+    independence=st.sampled_from(list(Independence)),
+)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(finite, finite)
+def test_numbers_survive_both_json_forms(value: float, other: float) -> None:
+    interval = Interval(low=min(value, other), high=max(value, other), level=0.95, method="wilson")
+    measured = Measured(name="auroc", value=value, unit="auroc", n=3, interval=interval)
+    assert Measured.model_validate_json(measured.model_dump_json()) == measured
+    assert Measured.model_validate_json(measured.canonical()) == measured
+
+
+def test_signed_bytes_hold_decimal_strings_and_people_get_numbers() -> None:
+    measured = Measured(name="auroc", value=0.5, unit="auroc", n=3, interval=Interval.exact(0.5))
+    assert json.loads(measured.canonical())["value"] == "0.5"
+    assert json.loads(measured.model_dump_json())["value"] == 0.5
+
+
+def test_key_order_does_not_change_the_digest() -> None:
+    document = json.loads(Access().model_dump_json())
+    assert Access.parse(dict(reversed(document.items())), where="test").digest() == Access().digest()
+
+
+@given(accesses, accesses, accesses)
+def test_access_is_a_lattice(a: Access, b: Access, c: Access) -> None:
+    assert a.meet(b) == b.meet(a) and a.join(b) == b.join(a)
+    assert a.meet(b.meet(c)) == a.meet(b).meet(c)
+    assert a.meet(a.join(b)) == a == a.join(a.meet(b))
+    assert a.covers(a.meet(b)) and a.join(b).covers(a) and Access.top().covers(a) and a.covers(Access())
+    assert a.covers(b) == all(a.rank(axis) >= b.rank(axis) for axis in AXES)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "much", None, True])
+def test_a_value_that_is_no_finite_number_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError):
+        Measured(name="auroc", value=value, unit="auroc", n=3, interval=Interval.exact(0.5))  # type: ignore[arg-type]
+
+
+def test_an_interval_upside_down_is_refused() -> None:
+    with pytest.raises(ValidationError, match="low <= high"):
+        Interval(low=0.9, high=0.1, level=0.95, method="wilson")
+
+
+def test_an_unknown_field_is_named_with_the_known_ones() -> None:
+    with pytest.raises(PlanError, match=r"plan.yaml: .*reasn.*known fields: status, name, reason"):
+        NotMeasured.parse({"name": "x", "reason": "y", "reasn": "z"}, where="plan.yaml")
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Access().time = 3  # type: ignore[misc]
+
+
+def test_the_public_names_are_sorted_and_present() -> None:
+    assert records.__all__ == sorted(records.__all__)
+    assert all(hasattr(records, name) for name in records.__all__)
