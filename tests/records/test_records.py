@@ -78,6 +78,13 @@ def test_an_unknown_field_is_named_with_the_known_ones() -> None:
         NotMeasured.parse({"name": "x", "reason": "y", "reasn": "z"}, where="plan.yaml")
 
 
+def test_a_subject_is_its_content_not_its_name() -> None:
+    file = records.FileDigest(path="model.safetensors", content="sha256:" + "0" * 64, size=1)
+    subject = records.Subject(name="a", architecture="X", weights=(file,), tokenizer=(), dtype="float32", n_parameters=1)
+    assert subject.model_copy(update={"name": "b", "revision": "c"}).digest() == subject.digest()
+    assert subject.model_copy(update={"dtype": "bfloat16"}).digest() != subject.digest()
+
+
 def test_records_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Access().time = 3  # type: ignore[misc]

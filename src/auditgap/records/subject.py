@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from auditgap.records.base import Digest, Record
+from auditgap.records.base import Digest, Record, digest_of
 
 __all__ = ["FileDigest", "Subject"]
 
@@ -33,3 +33,7 @@ class Subject(Record):
     dtype: str
     """The dtype in which it was measured; another dtype is another subject."""
     n_parameters: int = Field(gt=0)
+
+    def digest(self) -> str:
+        """Identity by content: a copy under another name, or fetched at another time, is the same subject."""
+        return digest_of(self.model_copy(update={"name": "", "revision": None}).canonical())

@@ -34,9 +34,9 @@ def cluster_bootstrap(
     """Where a statistic lies, given that groups and not rows are the independent units.
 
     `statistic` receives row indices (with repeats) and returns a number. A resample on which it returns NaN, or refuses with
-    `UsageError` (an AUROC that drew one class only), is drawn again. With few groups the interval is too short: below about 20
-    groups read its 95 % as roughly 90 %. It has no width where the statistic cannot vary, as an AUROC of exactly 1
-    cannot: use `auroc_interval` there.
+    `UsageError` (an AUROC that drew one class only), is drawn again. With few groups the interval is too short: its 95 % held the
+    mean of normal groups in 83, 89, 90 and 93 % of 400 simulations with 5, 10, 20 and 40 groups. It has no width where the
+    statistic cannot vary, as an AUROC of exactly 1 cannot (use `auroc_interval`), nor a rate of 0 (use `clopper_pearson`).
 
     Raises:
         UsageError: fewer than two groups, or the statistic has no value on the data itself.
@@ -63,8 +63,8 @@ def cluster_bootstrap(
             n_degenerate += 1
             if n_degenerate > MAX_REDRAWN / (1 - MAX_REDRAWN) * n_resamples:
                 raise CannotMeasure(
-                    f"the statistic had no value on {n_degenerate} of {n_degenerate + len(values)} resamples of {n_groups} groups; "
-                    "give it more groups of each class"
+                    f"the statistic had no value on {n_degenerate} of {n_degenerate + len(values)} resamples "
+                    f"of {n_groups} groups; give it more groups of each class"
                 )
         else:
             values.append(value)

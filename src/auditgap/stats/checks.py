@@ -14,9 +14,12 @@ def numbers(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
     """`values` as a one-axis array without NaN; infinities may stay, they can be ranked.
 
     Raises:
-        UsageError: it is empty, has another shape, or holds NaN.
+        UsageError: it is empty, not numeric, has another shape, or holds NaN.
     """
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name}: expected numbers, got {error}") from None
     if array.ndim != 1 or array.size == 0:
         raise UsageError(f"{name}: expected at least one number in one axis, got shape {array.shape}")
     if np.isnan(array).any():
@@ -27,20 +30,22 @@ def numbers(values: ArrayLike, *, name: str) -> NDArray[np.float64]:
     return array
 
 
-def two_classes(labels: ArrayLike, *, n: int) -> NDArray[np.int64]:
+def two_classes(labels: ArrayLike, *, n: int | None = None) -> NDArray[np.int64]:
     """`labels` as an array of 0 and 1 in which both occur.
 
     Raises:
-        UsageError: another length than `n`, another value, or one class only.
+        UsageError: none, not `n` of them, another value, or one class only.
     """
     array = np.asarray(labels)
-    if array.shape != (n,):
-        raise UsageError(f"labels: expected shape ({n},), one per row, got {array.shape}")
+    if array.ndim != 1 or array.size == 0 or (n is not None and array.size != n):
+        raise UsageError(f"labels: expected {n or 'at least one'}, one per row, got shape {array.shape}")
     found = np.unique(array)
-    if not np.isin(found, (0, 1)).all():
+    if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
         raise UsageError(f"labels: expected 0 and 1, got {found[:5].tolist()}")
     if len(found) != 2:
-        raise UsageError(f"labels: expected both classes, got only {int(found[0])} in {n} rows; add rows of the other class")
+        raise UsageError(
+            f"labels: expected both classes, got only {int(found[0])} in {array.size} rows; add rows of the other class"
+        )
     return array.astype(np.int64)
 
 

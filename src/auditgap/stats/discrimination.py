@@ -48,7 +48,7 @@ def auroc_interval(
     level: float = 0.95,
     seed: int,
 ) -> Interval:
-    """Where the AUROC lies: the wider of the cluster bootstrap and Newcombe's score interval on the number of groups, at each end.
+    """Where the AUROC lies: at each end the wider of the cluster bootstrap and Newcombe's score interval on the number of groups.
 
     The bootstrap alone would call a perfect separation of eight prompts certain ([1, 1]): no resample can undo it. The score
     interval keeps the doubt that eight prompts leave.
@@ -70,7 +70,7 @@ def auroc_interval(
         low=min(low, resampled.low),
         high=max(high, resampled.high),
         level=level,
-        method="cluster-bootstrap or newcombe, the wider",
+        method="cluster-bootstrap+newcombe",
     )
 
 
@@ -123,7 +123,7 @@ def _by_class(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64]
 
 def _newcombe(area: float, n_positive: int, n_negative: int, *, level: float) -> tuple[float, float]:
     """The areas whose Hanley-McNeil standard error puts the observed one just within reach."""
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
     from scipy.special import ndtri
 
     z = float(ndtri(0.5 + level_in_unit(level) / 2))
@@ -133,6 +133,8 @@ def _newcombe(area: float, n_positive: int, n_negative: int, *, level: float) ->
         spread = 1 + n_mean * (1 - theta) / (2 - theta) + n_mean * theta / (1 + theta)
         return (theta - area) ** 2 - z**2 * theta * (1 - theta) * spread / (n_positive * n_negative)
 
-    low = 0.0 if area == 0.0 else brentq(excess, 0.0, area)
-    high = 1.0 if area == 1.0 else brentq(excess, area, 1.0)
+    # At an area of exactly 0 or 1 the equation has a second, empty root there.
+    inside = min(max(area, 1e-12), 1 - 1e-12)
+    low = 0.0 if area == 0.0 else root_scalar(excess, bracket=(0.0, inside)).root
+    high = 1.0 if area == 1.0 else root_scalar(excess, bracket=(inside, 1.0)).root
     return float(low), float(high)

@@ -1,6 +1,7 @@
 """Intervals for a rate: how far a count of successes pins down the chance behind it."""
 
 import math
+from numbers import Integral
 from typing import Literal
 
 from auditgap.errors import UsageError
@@ -55,10 +56,10 @@ def _binomial(successes: int, n: int, *, level: float, method: Literal["wilson",
     _count("successes", successes, at_least=0)
     if successes > n:
         raise UsageError(f"expected at most n={n} successes, got {successes}")
-    bounds = binomtest(int(successes), int(n)).proportion_ci(confidence_level=level_in_unit(level), method=method)
+    bounds = binomtest(successes, n).proportion_ci(confidence_level=level_in_unit(level), method=method)
     return Interval(low=float(bounds.low), high=float(bounds.high), level=level, method=name)
 
 
 def _count(name: str, value: int, *, at_least: int) -> None:
-    if isinstance(value, bool) or value != int(value) or value < at_least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise UsageError(f"{name}: expected a whole number of at least {at_least}, got {value!r}")

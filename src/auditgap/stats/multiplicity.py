@@ -10,9 +10,10 @@ __all__ = ["holm"]
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Adjusted p-values, in the order given: reject those at or below alpha and the chance of any false rejection is at most alpha.
+    """Adjusted p-values, in the order given.
 
-    Holds under any dependence between the tests. Where the tests are one search over a grid, `max_statistic_p` has more power.
+    Reject those at or below alpha, and the chance of any false rejection is at most alpha, however the tests depend on each
+    other. Where the tests are one search over a grid, `max_statistic_p` has more power.
 
     Raises:
         UsageError: no p-values, NaN, or one outside [0, 1].

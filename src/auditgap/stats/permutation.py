@@ -30,19 +30,16 @@ def permute_labels(
     Raises:
         UsageError: no rows, another number of groups than labels, other values than 0 and 1, or one class only.
     """
-    given = np.asarray(labels)
-    truth = two_classes(given, n=given.shape[0] if given.ndim else 0)
+    truth = two_classes(labels)
     codes = group_codes(groups, n=len(truth))
-    order = np.argsort(codes, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(codes))[:-1])
-    pure = [rows for rows in members if truth[rows[0]] == truth[rows].mean()]
-    permuted = truth.copy()
-    for rows, label in zip(pure, rng.permutation([truth[rows[0]] for rows in pure]), strict=True):
-        permuted[rows] = label
-    for rows in members:
-        if truth[rows].min() != truth[rows].max():
-            permuted[rows] = rng.permutation(truth[rows])
-    return permuted
+    by_group = np.argsort(codes, kind="stable")
+    permuted = np.empty_like(truth)
+    permuted[by_group] = truth[np.lexsort((rng.random(len(truth)), codes))]  # inside each group; no change where all are equal
+    share = np.bincount(codes, weights=truth) / np.bincount(codes)
+    pure = (share == 0.0) | (share == 1.0)
+    label_of = share.astype(np.int64)
+    label_of[pure] = rng.permutation(label_of[pure])
+    return np.where(pure[codes], label_of[codes], permuted)
 
 
 def max_statistic_null(

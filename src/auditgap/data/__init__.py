@@ -1,0 +1,33 @@
+"""Data sets: rows that say what they are, splits that do not leak, digests that do not depend on the file."""
+
+from auditgap.data.load import Kind, load, shipped
+from auditgap.data.rows import (
+    SPLITS,
+    ContrastRow,
+    ContrastSet,
+    Dataset,
+    Message,
+    PairRow,
+    PairSet,
+    Prompt,
+    PromptRow,
+    PromptSet,
+    Split,
+)
+
+__all__ = [
+    "ContrastRow",
+    "ContrastSet",
+    "Dataset",
+    "Kind",
+    "Message",
+    "PairRow",
+    "PairSet",
+    "Prompt",
+    "PromptRow",
+    "PromptSet",
+    "SPLITS",
+    "Split",
+    "load",
+    "shipped",
+]
