@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
-import pytest
-import torch
-from jaxtyping import install_import_hook
+for _library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy and torch load; more threads only fight over the test runner's cores
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(["auditgap.models", "auditgap.instruments", "auditgap.organisms"], "beartype.beartype")
 torch.set_num_threads(1)

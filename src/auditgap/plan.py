@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, JsonValue
 
 from auditgap.errors import PlanError
-from auditgap.gate import Policy, load_policy
+from auditgap.policy import Policy, load_policy
 from auditgap.records import Date, Digest, Record, Threshold
 
 __all__ = ["LoadedPlan", "Plan", "Step", "load_plan"]

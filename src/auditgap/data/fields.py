@@ -7,10 +7,11 @@ from auditgap.data.documents import Document
 from auditgap.data.rows import SPLITS, Message, Prompt, Split
 from auditgap.data.split import default_group
 from auditgap.errors import nearest
+from auditgap.records import DataKind
 
 __all__ = ["KEYS", "Draft", "Kind", "Pair", "read_row"]
 
-Kind = Literal["contrast", "pairs", "prompts"]
+Kind = DataKind
 
 KEYS: Mapping[Kind, tuple[str, ...]] = {
     "contrast": ("prompt", "messages", "label", "group", "split"),

@@ -21,17 +21,10 @@ from pydantic import JsonValue
 from auditgap.data import Dataset
 from auditgap.errors import UsageError, nearest
 from auditgap.models import Model
+from auditgap.progress import Progress, quiet
 from auditgap.records import Card, Record, Result
 
 __all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
-
-Progress = Callable[[str, int, int], None]
-"""`progress(label, done, total)`: called now and then on long work."""
-
-
-def quiet(label: str, done: int, total: int) -> None:
-    """Progress that says nothing."""
-
 
 class Instrument(Record):
     """Abstract: a frozen configuration that can measure. Subclasses are final."""

@@ -6,7 +6,7 @@ from auditgap.records.base import Date, Digest, Number, Record, UtcTime, canonic
 from auditgap.records.claim import Bearing, Claim, Modality, Pin, Reading, Realm, Requirement, Verdict, Verified
 from auditgap.records.decision import CriterionResult, Decision, Outcome
 from auditgap.records.evidence import Curve, Environment, Evidence, Figure, Grid, Property, Result, Sample
-from auditgap.records.instrument import Card, Family
+from auditgap.records.instrument import Card, DataKind, Family
 from auditgap.records.measurement import Control, Interval, Measured, Measurement, NotMeasured
 from auditgap.records.registration import Comparator, DataRef, Registration, Threshold
 from auditgap.records.subject import FileDigest, Subject
@@ -24,6 +24,7 @@ __all__ = [
     "Control",
     "CriterionResult",
     "Curve",
+    "DataKind",
     "DataRef",
     "Date",
     "Decision",

@@ -7,9 +7,10 @@ from pydantic import Field
 from auditgap.records.access import ModelAccess
 from auditgap.records.base import Record
 
-__all__ = ["Card", "Family"]
+__all__ = ["Card", "DataKind", "Family"]
 
 Family = Literal["behavioural", "mechanistic", "comparison"]
+DataKind = Literal["contrast", "pairs", "prompts"]
 
 
 class Card(Record):
@@ -22,8 +23,8 @@ class Card(Record):
     hypothesis: str
     """What the verdict `supported` asserts, in one sentence."""
     needs: ModelAccess
-    data: str
-    """The data it reads: `contrast`, `choices`, `pairs` or `prompts`."""
+    data: DataKind
+    """The kind of data set it reads."""
     failure_modes: tuple[str, ...]
     """Ids from failure_modes.yaml that it could reveal."""
     blind_spots: tuple[str, ...] = Field(min_length=1)

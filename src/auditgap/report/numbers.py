@@ -54,6 +54,6 @@ def duration(span: dt.timedelta) -> str:
 def visible(text: str) -> str:
     """Text with every control, zero-width and direction-changing character spelled out, as `⟨U+202E⟩`.
 
-    Model output is untrusted: such characters can hide words from a reader or show them in another order. Line feeds and tabs stay.
+    Model output is untrusted: such characters can hide words from a reader or change their order. Line feeds and tabs stay.
     """
     return _UNSEEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)

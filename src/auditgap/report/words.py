@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from auditgap.records import Access, Axis, Modality, Outcome, Realm, Support, Tier, Verdict
+from auditgap.records import Access, Axis, Comparator, Modality, Outcome, Realm, Support, Tier, Verdict
 
 __all__ = [
     "AXIS",
@@ -36,14 +36,14 @@ OUTCOME: dict[Outcome, Wording] = {
     "hold": Wording("Hold", "At least one criterion could not be shown to hold. The release waits until it can."),
     "fail": Wording("Fail", "At least one criterion was shown not to hold."),
 }
-NO_DECISION = Wording(
-    "No decision", "Evidence was collected, but no policy has been applied to it. Nothing here permits or blocks a release."
-)
+NO_DECISION = Wording("No decision", "No policy has been applied to the evidence. Nothing here permits or blocks a release.")
 
 STATUS: dict[str, Wording] = {
-    "met": Wording("met", "The compared end of the interval clears the bar."),
-    "not-met": Wording("not met", "The whole interval lies on the wrong side of the bar."),
-    "inconclusive": Wording("inconclusive", "The interval holds the bar, or the evidence is not valid enough to say."),
+    "met": Wording("met", "The compared end of the interval clears the bar; for a claim, nothing stands against it."),
+    "not-met": Wording(
+        "not met", "The whole interval lies beyond the bar; for a claim, a gap or weakness stands that nobody accepted."
+    ),
+    "inconclusive": Wording("inconclusive", "The interval holds the bar, or the evidence does not allow a verdict."),
     "missing": Wording("missing", "There is no usable number. Missing evidence never passes."),
 }
 
@@ -100,6 +100,8 @@ AXIS: dict[Axis, str] = {
     "independence": "independence",
 }
 
+COMPARATOR: dict[Comparator, str] = {"<=": "≤", ">=": "≥", "<": "<", ">": ">"}
+
 _LEVEL = {
     "M0": "no model access",
     "M1": "sampled text",
@@ -123,6 +125,30 @@ _LEVEL = {
     "external": "independent external party",
 }
 
+FRAGILE = {
+    "F1.subject-not-released": "The model that was measured is not the one that serves people.",
+    "F1.data-not-pinned": "Nobody else can be sure to use the same data.",
+    "F1.environment-not-pinned": "Nobody else can rebuild the software that gave the number.",
+    "F1.no-independent-rerun": "Nobody but the first party has repeated the measurement.",
+    "F1.rerun-out-of-tolerance": "Repeating the measurement gave another answer.",
+    "F1.expired": "The evidence is older than it was declared to stay valid.",
+    "F1.instrument-source-not-public": "An outsider cannot read how the instrument works.",
+    "F1.registered-after-results": "Thresholds may have been chosen with the results in sight.",
+    "F2.absence-from-sampled-behaviour": "Not seeing something in a sample does not show that it is not there.",
+    "F2.latent-from-text": "Text alone cannot show what the model holds inside.",
+    "F2.probe-without-control-task": "A probe can learn the task by itself, whatever the model represents.",
+    "F2.probe-without-random-baseline": "A random direction might have scored as well.",
+    "F2.causal-without-intervention": "A cause is named, and nothing was changed to test it.",
+    "F2.necessity-without-sufficiency": "Removing it changes the behaviour; that it produces the behaviour was not shown.",
+    "F2.one-ablation-kind": "The effect may belong to the way of removing rather than to what was removed.",
+    "F2.no-held-out-distribution": "The finding may hold only on data like that on which it was chosen.",
+    "F2.flip-rate-above-limit": "Equally reasonable ways of measuring reach opposite conclusions too often.",
+    "F2.specification-not-varied": "Whether another reasonable way of measuring agrees is unknown.",
+    "F2.scope-wider-than-evidence": "The claim covers more than was measured.",
+    "F2.power-below-limit": "The search could easily have missed what it looked for.",
+    "F2.unresolved-defeater": "Some evidence speaks against the claim and has not been answered.",
+    "F2.access-not-joint": "Access is counted together that no single run had at once.",
+}
 _FRAGILE_KIND = {
     "F1": "An outsider could not check this under comparable conditions.",
     "F2": "The conclusion leans on an inference that this kind of evidence does not carry.",
@@ -139,4 +165,4 @@ def level(axis: Axis, access: Access) -> str:
 
 def fragility(code: str) -> str:
     """Why a fragility code matters, in one sentence; the record's own `detail` says what was found."""
-    return _FRAGILE_KIND.get(code.split(".")[0], "A weakness of the argument, in the assessor's own terms.")
+    return FRAGILE.get(code) or _FRAGILE_KIND.get(code.split(".")[0], "A weakness of the argument, in the assessor's own terms.")

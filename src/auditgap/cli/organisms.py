@@ -1,0 +1,61 @@
+"""`auditgap organisms`: models with planted, known flaws, and their clean twins."""
+
+from pathlib import Path
+
+import click
+
+from auditgap.cli.options import as_json, bars, json_flag, table
+from auditgap.cli.render import control_row
+
+__all__ = ["command"]
+
+_out = click.option("--out", default="out/organisms", show_default=True, type=click.Path(file_okay=False), help="Cache folder.")
+_seed = click.option("--seed", default=0, show_default=True)
+
+
+@click.group("organisms")
+def command() -> None:
+    """List, build and verify organisms."""
+
+
+@command.command("list")
+@json_flag
+def list_(as_json_: bool) -> None:
+    """Every recipe and what it plants."""
+    from auditgap.organisms import RECIPES
+
+    rows = [(kind, (recipe.__doc__ or "").strip().splitlines()[0]) for kind, recipe in sorted(RECIPES.items())]
+    if as_json_:
+        as_json([{"kind": kind, "plants": plants} for kind, plants in rows])
+    else:
+        table("organisms", ("kind", "plants"), rows)
+
+
+@command.command("build")
+@click.argument("kind")
+@_seed
+@_out
+def build(kind: str, seed: int, out: str) -> None:
+    """Train the organism of KIND and its twin (or find them in the cache) and print the folder."""
+    from auditgap.organisms import cached, find_recipe
+
+    with bars() as progress:
+        click.echo(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress).folder)
+
+
+@command.command("verify")
+@click.argument("kind")
+@_seed
+@_out
+@json_flag
+def verify(kind: str, seed: int, out: str, as_json_: bool) -> None:
+    """Measure with the key in hand that the flaw of KIND took and that the twin is free of it; exit 3 if not."""
+    from auditgap.organisms import cached, find_recipe
+    from auditgap.organisms import verify as check
+
+    with bars() as progress:
+        controls = check(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress))
+    if as_json_:
+        as_json(controls)
+    else:
+        table(f"organism {kind}, seed {seed}", ("check", "passed", "observed", "expected"), [control_row(c) for c in controls])

@@ -1,0 +1,1 @@
+"""Instruments that read what the model says: one file each."""

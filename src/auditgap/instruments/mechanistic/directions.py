@@ -1,0 +1,221 @@
+"""Directions of the residual stream: how they are found, tried and chosen.
+
+Source: A. Arditi et al., Refusal in Language Models Is Mediated by a Single Direction (2024), arXiv:2406.11717.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from auditgap.data import ContrastSet, Prompt
+from auditgap.models import Model, ablating, add, editing, next_logits
+from auditgap.records import Curve
+
+__all__ = [
+    "Bench",
+    "Candidate",
+    "Rows",
+    "Selection",
+    "Tried",
+    "behaviour_score",
+    "candidate_curves",
+    "kl_nats",
+    "mean_difference",
+    "random_directions",
+    "select",
+]
+
+
+class Candidate(NamedTuple):
+    """What one candidate direction did on the validation rows; NaN where it could not be tried."""
+
+    layer: int
+    bypass: float
+    """Mean score of label-1 prompts with the direction ablated: the lower, the more the behaviour needed it."""
+    induce: float
+    """Mean score of label-0 prompts with it added at its layer."""
+    kl_nats: float
+    """Mean KL(base || ablated) of the next token on label-0 prompts."""
+
+
+class Tried(NamedTuple):
+    """What one direction did to each validation row."""
+
+    layer: int
+    flipped: NDArray[np.float64]
+    """Score under the edit that should flip the row: ablation for label 1, addition for label 0."""
+    kl_nats: NDArray[np.float64]
+    """KL(base || ablated) of the next token of label-0 rows."""
+
+    def candidate(self, labels: NDArray[np.int64], drawn: NDArray[np.intp]) -> Candidate:
+        """The three selection scores over the drawn rows; NaN if a class was not drawn."""
+        ones, zeros = drawn[labels[drawn] == 1], drawn[labels[drawn] == 0]
+        if not (len(ones) and len(zeros)):
+            return Candidate(self.layer, math.nan, math.nan, math.nan)
+        return Candidate(
+            self.layer, *(float(values.mean()) for values in (self.flipped[ones], self.flipped[zeros], self.kl_nats[zeros]))
+        )
+
+
+class Selection(NamedTuple):
+    """Which candidate was chosen, and why others could not be."""
+
+    chosen: int | None
+    """Index in the table; None if the filter left nothing."""
+    rejected: dict[int, str]
+
+
+def select(
+    candidates: Sequence[Candidate], *, n_layers: int, max_depth: float, max_kl_nats: float, induce_min: float
+) -> Selection:
+    """The candidate with the smallest bypass among those that pass the filter.
+
+    Dropped: NaN, layers from `max_depth * n_layers` on (they write the answer rather than decide it), KL above `max_kl_nats`,
+    induce below `induce_min`.
+
+    Source: arXiv:2406.11717, appendix C.
+    """
+    cutoff = max(1, int(max_depth * n_layers))
+    rejected = {}
+    for index, candidate in enumerate(candidates):
+        if any(math.isnan(value) for value in candidate[1:]):
+            rejected[index] = "the class means do not differ, or a score is NaN"
+        elif candidate.layer >= cutoff:
+            rejected[index] = f"layer {candidate.layer} is not below {cutoff}"
+        elif candidate.kl_nats > max_kl_nats:
+            rejected[index] = f"KL {candidate.kl_nats:.3g} > {max_kl_nats:g} nats"
+        elif candidate.induce < induce_min:
+            rejected[index] = f"induce {candidate.induce:.3g} < {induce_min:g}"
+    alive = [index for index in range(len(candidates)) if index not in rejected]
+    return Selection(min(alive, key=lambda index: candidates[index].bypass, default=None), rejected)
+
+
+def behaviour_score(
+    logits: Float[Tensor, "prompt vocab"], answers: Sequence[int], foils: Sequence[int] = ()
+) -> Float[Tensor, " prompt"]:
+    """How strongly the model leans to the answers at the next token, in logits: above 0 it prefers them.
+
+    With foils logsumexp(answers) - logsumexp(foils); without, the log-odds of the answers, log(P + 1e-8) - log(1 - P + 1e-8).
+    """
+    logits = logits.double()
+    if foils:
+        return logits[:, list(answers)].logsumexp(-1) - logits[:, list(foils)].logsumexp(-1)
+    p = logits.softmax(-1)[:, list(answers)].sum(-1)
+    return (p + 1e-8).log() - (1 - p + 1e-8).log()
+
+
+def kl_nats(base: Float[Tensor, "prompt vocab"], edited: Float[Tensor, "prompt vocab"]) -> Float[Tensor, " prompt"]:
+    """KL(base || edited) of the next token: 0 if the edit changed no prediction."""
+    p, q = base.double().log_softmax(-1), edited.double().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def mean_difference(activations: Float[Tensor, "prompt d_model"], labels: NDArray[np.int64]) -> Float[Tensor, " d_model"]:
+    """mean(label 1) - mean(label 0), accumulated in float64; exactly zero where the classes differ by rounding only."""
+    ones, wide = torch.from_numpy(labels == 1), activations.double()
+    difference = wide[ones].mean(0) - wide[~ones].mean(0)
+    return difference if difference.norm() > 1e-6 * wide.norm(dim=1).max() else torch.zeros_like(difference)
+
+
+def random_directions(like: Float[Tensor, " d_model"], n: int, rng: np.random.Generator) -> list[Float[Tensor, " d_model"]]:
+    """Directions drawn evenly from the sphere on which `like` lies."""
+    drawn = torch.from_numpy(rng.standard_normal((n, len(like))))
+    return list(like.norm() * drawn / drawn.norm(dim=1, keepdim=True))
+
+
+class Rows(NamedTuple):
+    """The rows of one split, in an order that does not depend on the file."""
+
+    prompts: list[Prompt]
+    labels: NDArray[np.int64]
+    groups: list[str]
+
+    @classmethod
+    def read(cls, data: ContrastSet) -> "Rows":
+        """The rows of a set, sorted by content."""
+        rows = sorted(data.rows, key=lambda row: row.canonical())
+        return cls([row.prompt for row in rows], np.array([row.label for row in rows]), [row.group for row in rows])
+
+    def of(self, label: int) -> list[Prompt]:
+        """The prompts of one class."""
+        return [prompt for prompt, its in zip(self.prompts, self.labels, strict=True) if its == label]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The model, read through one behaviour score, with and without an edit that lives for one call."""
+
+    model: Model
+    answers: tuple[int, ...]
+    foils: tuple[int, ...]
+    batch_size: int
+
+    def base(self, prompts: Sequence[Prompt]) -> Float[Tensor, "prompt vocab"]:
+        """Next-token logits as the model gives them."""
+        return next_logits(self.model, prompts, batch_size=self.batch_size)
+
+    def ablated(
+        self, prompts: Sequence[Prompt], direction: Float[Tensor, " d_model"]
+    ) -> tuple[Float[Tensor, "prompt vocab"], float]:
+        """Logits with the direction projected out at every residual write, and the largest share of it that was left."""
+        if not direction.norm() > 0:  # shuffled labels can cancel exactly; then there is nothing to remove
+            return self.base(prompts), 0.0
+        with ablating(self.model, (direction / direction.norm()).float()) as ablation:
+            logits = self.base(prompts)
+        return logits, ablation.max_residual
+
+    def added(
+        self, prompts: Sequence[Prompt], direction: Float[Tensor, " d_model"], layer: int, *, dose: float = 1.0
+    ) -> Float[Tensor, "prompt vocab"]:
+        """Logits with `dose` times the direction added to every position at one layer."""
+        with editing(self.model, {f"resid_pre.{layer}": add(direction.float(), scale=dose)}):
+            return self.base(prompts)
+
+    def scores(self, logits: Float[Tensor, "prompt vocab"]) -> NDArray[np.float64]:
+        """The behaviour score of each prompt."""
+        return behaviour_score(logits, self.answers, self.foils).numpy()
+
+    def flipped(self, rows: Rows, direction: Float[Tensor, " d_model"], layer: int) -> NDArray[np.float64]:
+        """Each row's score under the edit that should flip it: ablation for label 1, addition for label 0."""
+        scores = np.empty(len(rows.labels))
+        scores[rows.labels == 1] = self.scores(self.ablated(rows.of(1), direction)[0])
+        scores[rows.labels == 0] = self.scores(self.added(rows.of(0), direction, layer))
+        return scores
+
+    def tried(self, rows: Rows, direction: Float[Tensor, " d_model"], layer: int) -> Tried:
+        """What one direction does to each row."""
+        if not direction.norm() > 0:
+            nothing = np.full(len(rows.labels), math.nan)
+            return Tried(layer, nothing, nothing)
+        moved = np.full(len(rows.labels), math.nan)
+        moved[rows.labels == 0] = kl_nats(self.base(rows.of(0)), self.ablated(rows.of(0), direction)[0]).numpy()
+        return Tried(layer, self.flipped(rows, direction, layer), moved)
+
+
+def candidate_curves(table: Sequence[Candidate]) -> tuple[Curve, ...]:
+    """Bypass, induce and KL by layer, where they have a value."""
+    tried = [candidate for candidate in table if not any(math.isnan(value) for value in candidate[1:])]
+    if not tried:
+        return ()
+    return tuple(
+        Curve(
+            name=f"candidates.{name}",
+            title=title,
+            x_label="layer",
+            y_label=unit,
+            x=tuple(float(candidate.layer) for candidate in tried),
+            y=tuple(getattr(candidate, name) for candidate in tried),
+        )
+        for name, title, unit in (
+            ("bypass", "Score of label-1 prompts with the layer's direction ablated (val)", "logits"),
+            ("induce", "Score of label-0 prompts with the layer's direction added (val)", "logits"),
+            ("kl_nats", "KL of label-0 predictions under ablation (val)", "nats"),
+        )
+    )

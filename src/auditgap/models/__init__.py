@@ -1,0 +1,42 @@
+"""Open a model, read and edit its activations, patch between its runs: plain hooks on the model that ships."""
+
+from auditgap.models.capture import Positions, capture, capture_tokens, stream
+from auditgap.models.edit import Ablation, Edit, ablating, add, editing, project_out, replace
+from auditgap.models.generate import generate, log_likelihood, next_logits
+from auditgap.models.model import Model
+from auditgap.models.open import open_model
+from auditgap.models.patch import Sweep, patching_sweep
+from auditgap.models.sites import BlockSites, Site, SiteMap, SiteRow, Write
+from auditgap.models.tokens import Tokens, token_id, tokenize
+from auditgap.models.validate import Validity, validate_sites
+
+__all__ = [
+    "Ablation",
+    "BlockSites",
+    "Edit",
+    "Model",
+    "Positions",
+    "Site",
+    "SiteMap",
+    "SiteRow",
+    "Sweep",
+    "Tokens",
+    "Validity",
+    "Write",
+    "ablating",
+    "add",
+    "capture",
+    "capture_tokens",
+    "editing",
+    "generate",
+    "log_likelihood",
+    "next_logits",
+    "open_model",
+    "patching_sweep",
+    "project_out",
+    "replace",
+    "stream",
+    "token_id",
+    "tokenize",
+    "validate_sites",
+]

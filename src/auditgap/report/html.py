@@ -1,0 +1,57 @@
+"""One self-contained HTML file from stored evidence.
+
+No script, no font, no image and no style sheet is loaded from anywhere: a content security policy in the file forbids it. Model
+output is untrusted; every string is escaped and its unseen characters are spelled out. Equal audits give equal bytes.
+"""
+
+from functools import cache, lru_cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from auditgap.errors import UsageError
+from auditgap.records import Figure
+from auditgap.report import charts, numbers, outline, words
+from auditgap.report.audit import Audit
+from auditgap.report.figures import figure_svg
+
+__all__ = ["render_html"]
+
+
+def render_html(audit: Audit) -> str:
+    """The whole report as one HTML document: the decision first, then what it rests on, then how to check it."""
+    return _environment().get_template("report.html").render(audit=audit)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("auditgap.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
+    environment.filters |= {
+        "short": numbers.short,
+        "full": numbers.full,
+        "utc": numbers.utc,
+        "duration": numbers.duration,
+        "percent": lambda value: f"{value:.2f}",
+        "drawn": _drawn,
+    }
+    environment.globals |= {"words": words, "outline": outline, "charts": charts}
+    return environment
+
+
+def _visible(value: object) -> object:
+    return numbers.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+@lru_cache(maxsize=256)  # a page is rendered again and again, its figures never change
+def _drawn(figure: Figure, prefix: str) -> Markup:
+    try:
+        return Markup(figure_svg(figure, prefix=prefix))  # rebuilt from an element tree, which escapes every text
+    except UsageError as error:
+        return Markup('<p class="absent">This figure cannot be drawn: {}</p>').format(str(error))

@@ -1,0 +1,150 @@
+"""The one-pass sweep against the naive loop of patched forward passes, which is its definition."""
+
+import pytest
+import torch
+from tiny_families import COMMON_FIRST
+
+from auditgap.errors import UsageError
+from auditgap.models import capture_tokens, editing, open_model, patching_sweep, tokenize
+from auditgap.models.tokens import Tokens
+
+CLEAN = torch.tensor([[1, 12, 13, 6, 14, 15, 16], [1, 20, 6, 21, 22, 23, 24]])
+CORRUPTED = torch.tensor([[1, 12, 13, 5, 14, 17, 16], [1, 20, 5, 21, 22, 23, 24]])
+
+
+def _difference(logits, _pairs):
+    return logits[:, 3] - logits[:, 4]
+
+
+def _tokens(ids) -> Tokens:
+    mask = torch.ones_like(ids)
+    return Tokens(ids, mask, mask.cumsum(-1) - 1)
+
+
+def _last_logits(model, ids):
+    with torch.no_grad():
+        return model.hf(**_tokens(ids)._asdict(), use_cache=False).logits[:, -1].float()
+
+
+def _naive(model, clean, corrupted, site, direction, metric=_difference):
+    """One forward pass per pair, layer and position, the definition of the sweep."""
+    return _patched_runs(model, clean, corrupted, site, direction, metric, [[pos] for pos in range(clean.shape[1])])
+
+
+def _naive_by_layer(model, clean, corrupted, site, direction):
+    """The same with one row per position, to save time over many families."""
+    return _patched_runs(model, clean, corrupted, site, direction, _difference, [list(range(clean.shape[1]))])
+
+
+def _patched_runs(model, clean, corrupted, site, direction, metric, groups):
+    donor, recipient = (clean, corrupted) if direction == "denoising" else (corrupted, clean)
+    effects = torch.zeros(len(clean), model.n_layers, clean.shape[1])
+    for pair in range(len(clean)):
+        for layer in range(model.n_layers):
+            name = f"{site}.{layer}"
+            values = capture_tokens(model, _tokens(donor[pair : pair + 1]), [name])[name][0].to(model.hf.dtype)
+            for group in groups:
+
+                def patch(x, group=group, values=values):
+                    x[range(len(group)), group] = values[group]
+                    return x
+
+                with editing(model, {name: patch}):
+                    logits = _last_logits(model, recipient[pair : pair + 1].expand(len(group), -1))
+                effects[pair, layer, group] = metric(logits, torch.full((len(group),), pair))
+    return effects
+
+
+@pytest.mark.parametrize("family", COMMON_FIRST)
+def test_equals_the_naive_loop(tiny, family):
+    model, clean, corrupted = tiny(family), CLEAN[1:, :5], CORRUPTED[1:, :5]
+    for site, direction in (("resid_pre", "denoising"), ("attn_out", "noising"), ("mlp_out", "denoising")):
+        sweep = patching_sweep(model, clean, corrupted, metric=_difference, site=site, direction=direction)
+        expected = _naive_by_layer(model, clean, corrupted, site, direction)
+        assert (sweep.effects - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+
+
+def test_equals_the_naive_loop_on_the_real_model(stories):
+    model = open_model(stories)
+    prompt = "Once upon a time, there was a little {}. One day,"
+    clean, corrupted = (tokenize(model, [prompt.format(who)]).input_ids for who in ("girl", "boy"))
+
+    def she_not_he(logits, _pairs):
+        return logits[:, 358] - logits[:, 281]
+
+    sweep = patching_sweep(model, clean, corrupted, metric=she_not_he)
+    torch.testing.assert_close(
+        sweep.effects, _naive(model, clean, corrupted, "resid_pre", "denoising", she_not_he), rtol=1e-5, atol=3e-5
+    )
+    assert (sweep.clean[0].item(), sweep.corrupted[0].item()) == pytest.approx((5.68, -3.90), abs=0.01)
+
+
+def test_planted_truth_the_differing_token_carries_everything(tiny):
+    """At layer 0 the one differing token is all there is: patching it gives the clean run, patching elsewhere nothing."""
+    model = tiny("llama")
+    sweep = patching_sweep(model, CLEAN[1:], CORRUPTED[1:], metric=_difference)
+    assert sweep.first == [2]
+    torch.testing.assert_close(sweep.effects[0, 0, 2], sweep.clean[0])
+    others = [0, 1, 3, 4, 5, 6]
+    torch.testing.assert_close(sweep.effects[0, 0, others], sweep.corrupted.expand(6), rtol=1e-5, atol=1e-5)
+    assert abs(sweep.clean[0] - sweep.corrupted[0]) > 1e-2
+
+
+def test_directions_mirror(tiny):
+    model = tiny("qwen2")
+    noising = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference, direction="noising")
+    mirrored = patching_sweep(model, CORRUPTED, CLEAN, metric=_difference, direction="denoising")
+    torch.testing.assert_close(noising.effects, mirrored.effects)
+    torch.testing.assert_close(noising.clean, mirrored.corrupted)
+
+
+def test_chunks_do_not_matter(tiny, left_as_found):
+    model = tiny("bloom")
+    with left_as_found(model):
+        whole = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference, max_rows=10**6)
+        for max_rows in (3, 7, 22):
+            torch.testing.assert_close(
+                patching_sweep(model, CLEAN, CORRUPTED, metric=_difference, max_rows=max_rows).effects,
+                whole.effects,
+                rtol=1e-5,
+                atol=1e-5,
+            )
+
+
+def test_the_metric_knows_its_pair(tiny):
+    model = tiny("llama")
+    answers = torch.tensor([3, 9])
+
+    def of_the_pair(logits, pairs):
+        return logits[torch.arange(len(logits)), answers[pairs]]
+
+    sweep = patching_sweep(model, CLEAN, CORRUPTED, metric=of_the_pair)
+    torch.testing.assert_close(
+        sweep.effects, _naive(model, CLEAN, CORRUPTED, "resid_pre", "denoising", of_the_pair), rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(sweep.clean, _last_logits(model, CLEAN)[torch.arange(2), answers], rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision(tiny):
+    sweep = patching_sweep(tiny("llama", "bfloat16"), CLEAN, CORRUPTED, metric=_difference)
+    full = patching_sweep(tiny("llama"), CLEAN, CORRUPTED, metric=_difference)
+    assert (sweep.effects - full.effects).abs().max() <= 0.05 * _last_logits(tiny("llama"), CLEAN).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corrupted": CORRUPTED[:, :-1]}, r"ids of one shape, got \(2, 7\) and \(2, 6\)"),
+        ({"clean": CLEAN[:0], "corrupted": CLEAN[:0]}, "expected clean and corrupted ids of one shape"),
+        ({"corrupted": torch.stack([CORRUPTED[0], CLEAN[1]])}, r"the same tokens in pairs \[1\]"),
+        ({"site": "resid_post"}, "expected site resid_pre, attn_out or mlp_out"),
+        ({"direction": "both"}, "expected direction denoising or noising"),
+        ({"max_rows": 2}, "expected max_rows of at least n_layers = 3, got 2"),
+    ],
+)
+def test_bad_input_is_refused(tiny, changes, message):
+    from auditgap.models.patch import _check
+
+    given = {"clean": CLEAN, "corrupted": CORRUPTED, "site": "resid_pre", "direction": "denoising", "max_rows": 64} | changes
+    with pytest.raises(UsageError, match=message):
+        _check(tiny("llama"), **given)
