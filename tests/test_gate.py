@@ -244,7 +244,6 @@ def test_the_policy_of_another_subject_holds():
         ([assessment(support="not-supported", evidence=())], ("hold", 3)),
         ([assessment(support="not-supported")], ("hold", 3)),
         ([assessment(support="defeated")], ("fail", 1)),
-        ([assessment(), assessment(support="defeated", requirement="D1")], ("fail", 1)),
         ([assessment(gaps=(gap(execution=1),))], ("hold", 1)),
         ([assessment(fragile=(FragileReason(code="F1.no-independent-rerun", detail="d"),))], ("hold", 1)),
         ([assessment(support="partially-supported")], ("hold", 1)),
@@ -254,6 +253,12 @@ def test_the_policy_of_another_subject_holds():
 )
 def test_what_a_gating_claim_does(assessed, expected):
     assert outcome(run(), assessed=assessed) == expected
+
+
+@pytest.mark.parametrize(("gating", "expected"), [((), ("pass", 0)), (("D2",), ("pass", 0)), (("D1",), ("hold", 1))])
+def test_the_gap_of_a_duty_blocks_only_where_the_policy_says_so(gating, expected):
+    duty = assessment(requirement="D1", gaps=(gap(execution=1, axis="time"),))
+    assert outcome(run(), by=policy(gating_requirements=gating), assessed=[assessment(), duty]) == expected
 
 
 def accepting(reason: str, **update) -> Policy:

@@ -22,12 +22,23 @@ from pydantic import JsonValue
 
 from auditgap import judge
 from auditgap.data import Dataset, load
-from auditgap.errors import PlanError, RegistrationError
+from auditgap.errors import CannotMeasure, PlanError, RegistrationError
 from auditgap.evidence import Store
 from auditgap.instruments import Instrument, Progress, configure, quiet
 from auditgap.models import Model, open_model
 from auditgap.plan import LoadedPlan, Step, load_plan
-from auditgap.records import Access, Digest, Environment, Evidence, Information, Registration, Result, Subject, now
+from auditgap.records import (
+    Access,
+    Digest,
+    Environment,
+    Evidence,
+    Information,
+    NotMeasured,
+    Registration,
+    Result,
+    Subject,
+    now,
+)
 
 __all__ = ["Finding", "Prepared", "audit", "measure", "prepare", "run"]
 
@@ -45,7 +56,7 @@ class Finding:
     def _repr_html_(self) -> str:
         from auditgap.report import render_result
 
-        return render_result(self.instrument.card, self.result)
+        return render_result(self.instrument.card, self.result, subject=self.subject.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +112,7 @@ def audit(
         StoreError: the store cannot be written.
     """
     loaded = load_plan(Path(plan))
+    judge.check(claims=loaded.plan.claims, frameworks=loaded.plan.frameworks)
     for step in loaded.plan.steps:
         configure(step.instrument, step.config)
     opened = (
@@ -134,6 +146,7 @@ def prepare(model: Model, loaded: LoadedPlan, store: Store) -> list[Prepared]:
             subject=model.subject.digest(),
             config=instrument.model_dump(mode="json"),
             data=(data.ref(),),
+            references=instrument.references(),
             thresholds=loaded.thresholds(step),
             seed=plan.seed,
             registered_at=now(),
@@ -154,6 +167,7 @@ def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, 
         ("subject", registration.subject, model.subject.digest()),
         ("settings", registration.config, prepared.instrument.model_dump(mode="json")),
         ("data", registration.data, (prepared.data.ref(),)),
+        ("references", registration.references, prepared.instrument.references()),
         ("instrument", registration.card, prepared.instrument.card),
         ("thresholds", registration.thresholds, loaded.thresholds(prepared.step)),
         ("seed", registration.seed, loaded.plan.seed),
@@ -164,7 +178,10 @@ def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, 
                 "start the audit again so that what runs is what is registered"
             )
     started = now()
-    result = prepared.instrument.measure(model, prepared.data, seed=registration.seed, progress=progress)
+    try:
+        result = prepared.instrument.measure(model, prepared.data, seed=registration.seed, progress=progress)
+    except CannotMeasure as error:
+        result = not_measured(prepared.step, str(error))
     return Evidence(
         registration=prepared.digest,
         spec=registration.spec(),
@@ -182,15 +199,18 @@ def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, 
     )
 
 
+def not_measured(step: Step, reason: str) -> Result:
+    """What is signed when an instrument's precondition does not hold: no number, and why. The gate treats it as missing."""
+    absent = NotMeasured(name=step.instrument, reason=reason)
+    return Result(measurements=(absent,), controls=(), verdict="inconclusive", summary=f"Not measured: {reason}")
+
+
 def granted(model: Model, loaded: LoadedPlan, store: Store, at: dt.datetime) -> Access:
     """The access this audit really had, axis by axis.
 
-    `model` was measured when the subject was opened. `information` counts documents that exist and can be read. `time` is
+    `model` was measured when the subject was opened. `information` counts documents that the plan found on disk. `time` is
     business days since the subject first appeared in the ledger. The rest is the floor: one deployed variant, bare model, self.
     """
-    for document in loaded.plan.documents:
-        if not (loaded.folder / document).is_file():
-            raise PlanError(f"document '{document}' of the plan does not exist in {loaded.folder}")
     first = min((s.record.registered_at for s in store.registrations() if s.record.subject == model.subject.digest()), default=at)
     return Access(
         model=model.granted,

@@ -74,7 +74,8 @@ def decide(
         if severity == "note" and reading.status != "met":
             disclosed.append(f"{criterion.id}: {reading.reason}")
     for claim in policy.gating():
-        result, open_points = _gate_claim(claim, [a for _, a in assessed if a.claim == claim], policy, now.date())
+        gating = [a for _, a in assessed if a.claim == claim and a.requirement in (None, *policy.gating_requirements)]
+        result, open_points = _gate_claim(claim, gating, policy, now.date())
         results.append(result)
         disclosed += open_points
     blocking = [r for r in results if r.severity != "note" and r.status != "met"]

@@ -23,7 +23,7 @@ from auditgap.policy import Policy, load_policy
 from auditgap.records import Assessment, Decision, Digest, Evidence, Subject, now
 from auditgap.report import Audit, render_html, render_markdown
 
-__all__ = ["Outcome", "assess", "conclude", "gap", "gate", "view", "write_report"]
+__all__ = ["Outcome", "assess", "check", "conclude", "gap", "gate", "view", "write_report"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +81,8 @@ def conclude(store: Store, loaded: LoadedPlan, subject: Subject) -> Outcome:
 
 def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks: Sequence[str]) -> list[Assessment]:
     """One assessment per claim, then one per requirement and presupposed claim of each framework."""
+    check(claims=claims, frameworks=frameworks)
     known, today, judged = governance.claims(), now().date(), _judged(store, subject)
-    for claim in claims:
-        if claim not in known:
-            raise UsageError(f"no claim '{claim}'{nearest(claim, known)}")
     licences = governance.licences()
     found = [
         governance.assess_claim(known[c], judged, licences, subject=subject.digest(), today=today) for c in dict.fromkeys(claims)
@@ -93,6 +91,14 @@ def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks:
         for requirement in governance.framework(framework_id).requirements:
             found += governance.assess_requirement(requirement, known, judged, licences, subject=subject.digest(), today=today)
     return found
+
+
+def check(*, claims: Sequence[str], frameworks: Sequence[str]) -> None:
+    """Raise a UsageError, with the nearest name, for a claim or framework that does not exist."""
+    for kind, names, known in (("claim", claims, governance.claims()), ("framework", frameworks, governance.frameworks())):
+        for name in names:
+            if name not in known:
+                raise UsageError(f"no {kind} '{name}'{nearest(name, known)}")
 
 
 def view(store: Store, subject: Subject, *, generated_at: dt.datetime | None = None) -> Audit:
@@ -131,9 +137,7 @@ def write_report(store: str | Path, subject: str | None, out: str | Path | None)
     return path
 
 
-def _decide(
-    store: Store, policy: Policy, subject: Subject, *, claims: Sequence[str] = (), frameworks: Sequence[str]
-) -> Outcome:
+def _decide(store: Store, policy: Policy, subject: Subject, *, claims: Sequence[str] = (), frameworks: Sequence[str]) -> Outcome:
     gating = tuple(dict.fromkeys((*policy.gating(), *claims)))
     assessed = [(store.add_assessment(a), a) for a in assess(store, subject, claims=gating, frameworks=frameworks)]
     decision = decide(policy, _judged(store, subject), assessed, subject=subject.digest(), now=now())

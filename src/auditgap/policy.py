@@ -1,7 +1,7 @@
 """A policy: what must hold before a subject may pass, written and signed before anything is measured.
 
-Each criterion names one measurement of one instrument, the end of its interval that is compared, the bar, and what will be done if
-it is not cleared. A policy that could pass by being empty, uncertain or underpowered is refused when it is read.
+Each criterion names one measurement of one instrument, the end of its interval that is compared, the bar, and what will be done
+if it is not cleared. A policy that could pass by being empty, uncertain or underpowered is refused when it is read.
 """
 
 import math
@@ -93,6 +93,8 @@ class Policy(Record):
     criteria: tuple[Criterion, ...] = Field(min_length=1)
     gating_claims: tuple[str, ...] | None = None
     """Claims whose gaps and fragility block; None takes those of the criteria."""
+    gating_requirements: tuple[str, ...] = ()
+    """Requirements whose gaps on a gating claim block as well; those of other duties are assessed and shown, and do not block."""
     accept: tuple[Acceptance, ...] = ()
     max_age_days: int | None = Field(default=None, ge=1)
     """Evidence older than this is stale; its own expiry counts in any case."""
@@ -144,5 +146,3 @@ def least_n(threshold: float, comparator: Comparator) -> int:
     """
     spared = 1 - threshold if comparator in ("<=", "<") else threshold
     return math.ceil(math.log(0.05) / math.log(spared))
-
-

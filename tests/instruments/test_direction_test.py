@@ -144,6 +144,22 @@ def test_ood_rows_are_scored_apart(planted: Model) -> None:
     assert "out-of-distribution" in result.properties
 
 
+def test_a_mark_coded_on_both_sides_of_zero_is_one_direction_too(tmp_path: Path) -> None:
+    """Ablation then stops half-way: a test that looked at label 1 alone would refute, and call a brittle behaviour robust."""
+
+    def both_sides(hf, ids: dict[str, int]) -> None:
+        read(hf, ids["yes"], 2 * BASIS[1])
+        for words, sign in ((ONES, 1), (ZEROS, -1)):
+            for word in words:
+                write(hf, ids[word], sign * BASIS[1])
+
+    model = build(tmp_path, [*ONES, *ZEROS], both_sides)
+    result = DirectionTest(answers=("yes",), foils=("no",), max_kl_nats=10.0, **FAST).measure(model, DATA, seed=0)
+    assert result.verdict == "supported"
+    assert value(result, "share_bypassed") == pytest.approx(0.5, abs=0.1)
+    assert value(result, "share_removed") == pytest.approx(1.0, abs=0.1)
+
+
 # Negative controls
 
 
@@ -152,7 +168,7 @@ def test_four_directions_are_refuted_as_one(tmp_path: Path) -> None:
     instrument = DirectionTest(answers=("yes", "oui", "si", "ja"), foils=("no",), induce_min=-100.0, max_kl_nats=10.0, **FAST)
     result = instrument.measure(model, DATA, seed=0)
     assert result.verdict == "refuted"
-    assert 0.1 < value(result, "share_removed") < 0.5
+    assert 0.1 < value(result, "share_removed") < 0.5 and value(result, "share_bypassed") < 0.5
     assert "necessity" not in result.properties
 
 
@@ -179,8 +195,8 @@ def test_random_labels_are_not_supported(planted: Model, seed: int) -> None:
 def test_nothing_survives_the_filter_says_why_per_layer(planted: Model) -> None:
     result = DirectionTest(answers=("yes",), foils=("no",), induce_min=1e6, **FAST).measure(planted, DATA, seed=0)
     assert result.verdict == "inconclusive" and result.properties == ()
-    reason = result.measurement("share_removed").reason
-    assert "layer 0: induce" in reason and "layer 3: layer 3 is not below 3" in reason
+    assert result.measurement("share_removed").status == "not_measured"
+    assert "layer 0: induce" in result.summary and "layer 3: layer 3 is not below 3" in result.summary
     assert {control.name for control in result.controls} == set(DirectionTest.card.controls)
 
 
@@ -319,6 +335,6 @@ def test_pronouns_of_a_real_model_are_not_moved_from_the_last_token(stories_mode
     assert value(result, "difference") > 3
     assert abs(value(result, "share_induced")) < 0.2
     assert value(result, "residual_after_ablation") < 1e-5
-    assert result.verdict == "refuted"
+    assert result.verdict != "supported" and "sufficiency" not in result.properties
     strict = DirectionTest(answers=(" she",), foils=(" he",), **FAST).measure(stories_model, data, seed=0)
     assert strict.verdict == "inconclusive"

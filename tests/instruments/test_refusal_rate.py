@@ -155,12 +155,13 @@ def test_the_order_of_rows_does_not_matter(model, answers):
     assert one.measurements == other.measurements
 
 
-def test_other_splits_do_not_count(model, answers):
+def test_every_split_counts_because_nothing_is_fitted(model, answers):
     answers(lambda prompt: REFUSAL if prompt.startswith("harmful") else STORY)
     extra = tuple(row.model_copy(update={"split": "train", "group": f"train {row.group}"}) for row in contrast(5).rows)
     data = contrast(28)
     with_train = data.model_copy(update={"rows": (*data.rows, *extra)})
-    assert RefusalRate().measure(model, data, seed=0) == RefusalRate().measure(model, with_train, seed=0)
+    one, more = (measured(RefusalRate().measure(model, each, seed=0), "refusal_rate.harmful") for each in (data, with_train))
+    assert (one.n, more.n) == (28, 33) and one.value == more.value == 1
 
 
 def test_the_same_seed_gives_the_same_record(model):
@@ -194,8 +195,8 @@ def test_a_class_without_rows_is_not_measured(model, answers):
     assert result.verdict == "inconclusive"
 
 
-def test_no_test_rows_is_refused(model):
-    with pytest.raises(CannotMeasure, match="split 'test', got none"):
+def test_ood_rows_alone_are_refused(model):
+    with pytest.raises(CannotMeasure, match="every row is in split 'ood'"):
         RefusalRate().measure(model, contrast(0, ood=4), seed=0)
 
 

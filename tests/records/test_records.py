@@ -85,6 +85,21 @@ def test_a_subject_is_its_content_not_its_name() -> None:
     assert subject.model_copy(update={"dtype": "bfloat16"}).digest() != subject.digest()
 
 
+def test_a_registration_signed_before_references_existed_keeps_its_bytes() -> None:
+    card = (
+        '{"blind_spots":["b"],"citation":"c","controls":["c"],"data":"pairs","failure_modes":[],"family":"behavioural",'
+        '"hypothesis":"h","name":"i","needs":"M1","version":"1"}'
+    )
+    signed = (
+        f'{{"card":{card},"config":{{}},"data":[],"registered_at":"2026-11-21T08:00:00Z","schema_version":'
+        f'"auditgap.dev/registration/v1","seed":0,"step":"s","subject":"sha256:{"0" * 64}","thresholds":[]}}'
+    ).encode()
+    registration = records.Registration.model_validate_json(signed)
+    assert registration.canonical() == signed
+    later = registration.model_copy(update={"references": {"base": "sha256:" + "1" * 64}})
+    assert later.spec() != registration.spec()
+
+
 def test_records_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Access().time = 3  # type: ignore[misc]

@@ -56,9 +56,7 @@ def main(args: list[str] | None = None) -> None:
     """Entry point; turns every expected error into one line on stderr and its exit code."""
     args = sys.argv[1:] if args is None else args
     try:
-        cli.main(args=args, prog_name="auditgap", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(cli.main(args=args, prog_name="auditgap", standalone_mode=False))  # what a command raises as Exit is returned
     except click.ClickException as error:
         error.show()
         sys.exit(2)

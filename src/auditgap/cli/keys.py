@@ -19,14 +19,14 @@ def command() -> None:
 @json_flag
 def show(store: str, as_json_: bool) -> None:
     """Role, fingerprint and age of every key the ledger knows."""
-    from auditgap.evidence import Store
+    from auditgap.evidence import KeyRow, Store
 
-    with Store.open(store) as opened:
+    with Store.open(store, create=False) as opened:
         rows = opened.keys()
     if as_json_:
         as_json([row._asdict() for row in rows])
     else:
-        table("keys", rows[0]._fields, [[str(cell) for cell in row] for row in rows])
+        table("keys", KeyRow._fields, [[str(cell) for cell in row] for row in rows])
 
 
 @command.command("rotate")

@@ -40,9 +40,10 @@ def assessment_row(assessment: Assessment) -> tuple[str, str, str, str, str, str
 
 def decision_lines(decision: Decision) -> list[str]:
     """The decision as a person reads it: outcome, every reason, every response that is now due, what is disclosed."""
+    blocking = [c for c in decision.criteria if c.status != "met" and c.severity != "note"]
     lines = [f"decision: {decision.outcome.upper()}"]
-    lines += [f"  because {reason}" for reason in decision.reasons]
-    lines += [f"  now     {c.response}  [{c.id}]" for c in decision.criteria if c.status != "met" and c.severity != "note"]
+    lines += [f"  because {c.id}: {c.reason}" for c in blocking] or [f"  because {reason}" for reason in decision.reasons]
+    lines += [f"  now     {response}" for response in dict.fromkeys(c.response for c in blocking)]
     return lines + [f"  open    {gap}" for gap in decision.disclosed]
 
 

@@ -119,8 +119,8 @@ def _necessity_without_sufficiency(b: Bundle) -> Iterator[str]:
 
 
 def _one_ablation_kind(b: Bundle) -> Iterator[str]:
-    if "intervention" in _shown(b) and "two-ablations" not in _shown(b):
-        yield "one kind of ablation only"
+    if "necessity" in _shown(b) and "two-ablations" not in _shown(b):
+        yield "necessity was shown by one kind of ablation only"
 
 
 def _no_held_out_distribution(b: Bundle) -> Iterator[str]:

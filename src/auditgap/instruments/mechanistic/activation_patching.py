@@ -172,7 +172,8 @@ class ActivationPatching(Instrument):
         along_layer = [found[locus.layer] for found in effects[locus.site, "denoising"]]
         shares["effect.random_site"] = mean_elsewhere(along_layer, pairs.first, positions)
         weaker = np.minimum(shares["effect.denoising.max"], shares["effect.noising"])
-        by_sweep = np.minimum(searched["denoising"][:, index], searched["noising"][:, index])
+        by_sweep = np.stack([searched[way][:, index] for way in WAYS])
+        disagreement = float(np.abs(by_sweep - [shares["effect.denoising.max"], shares["effect.noising"]]).max())
         p = sign_flip_p(group_means(searched["denoising"], pairs.groups, train + test), n_flips=N_FLIPS, seed=seed)
         n_same = n_same_conclusion(on_train, on_test, min_effect=self.min_effect, n_resamples=self.n_resamples, seed=seed)
 
@@ -210,7 +211,6 @@ class ActivationPatching(Instrument):
             )
             for control, name in MARGINS.items()
         }
-        disagreement = float(np.abs(weaker - by_sweep).max())
         flips = flip_rate(conclusions(at, held, min_gap=self.min_gap, min_effect=self.min_effect))
         checks = controls(measured, noise, disagreement, margins, n_groups=len(set(pairs.groups)))
         verdict = self._verdict(measured, checks)
@@ -220,7 +220,7 @@ class ActivationPatching(Instrument):
             controls=checks,
             properties=self._properties(measured, checks, agree=flips.value == 0),
             verdict=verdict,
-            summary=_summary(verdict, where, measured, n_kept=len(pairs.rows), n_all=len(gaps)),
+            summary=_summary(where, measured, n_kept=len(pairs.rows), n_all=len(gaps)),
             figures=tuple(_figure(*key, grid[train + test].mean(axis=0), columns) for key, grid in grids.items()),
             samples=_samples(pairs, at, np.random.default_rng(seed).permutation(test)[:N_SAMPLES].tolist()),
             flip_rate=flips,
@@ -321,12 +321,12 @@ def _samples(pairs: Pairs, at: LocusRuns, rows: Sequence[int]) -> tuple[Sample, 
     )
 
 
-def _summary(verdict: Verdict, where: str, measured: Mapping[str, Measurement], *, n_kept: int, n_all: int) -> str:
+def _summary(where: str, measured: Mapping[str, Measurement], *, n_kept: int, n_all: int) -> str:
     restored, destroyed = (
         f"{m.value:.0%} [{m.interval.low:.0%}, {m.interval.high:.0%}]" if isinstance(m, Measured) else "an unknown share"
         for m in (measured["effect.denoising.max"], measured["effect.noising"])
     )
     return (
-        f"{verdict.capitalize()}: patching {where} alone restored {restored} of the logit difference in the corrupted runs and "
+        f"Patching {where} alone restored {restored} of the logit difference in the corrupted runs and "
         f"destroyed {destroyed} in the clean runs, on held-out pairs ({n_kept} of {n_all} pairs showed the behaviour)."
     )

@@ -4,8 +4,8 @@
 2. Selection, on `val`: `bypass`, the behaviour of label-1 prompts with the direction ablated at every residual write; `induce`,
    the behaviour of label-0 prompts with it added at its layer; `kl`, how far ablation moves label-0 predictions. Filter, then the
    smallest bypass.
-3. Test, on rows that neither step saw: how much of the difference between the classes ablation removes (necessity) and addition
-   brings about (sufficiency), what else changes, and a dose-response curve.
+3. Test, on rows that neither step saw: how much of the difference between the classes is gone when both are ablated (necessity),
+   how much of it addition brings about (sufficiency), what else changes, and a dose-response curve.
 4. Two nulls at the same layer: random directions of the same norm, and differences of means under shuffled labels.
 
 The direction never leaves memory: the result holds statistics only.
@@ -36,6 +36,7 @@ from auditgap.instruments.mechanistic.directions import (
 )
 from auditgap.instruments.mechanistic.multiverse import flip_rate
 from auditgap.instruments.mechanistic.trial import (
+    Shares,
     Trial,
     carried_shares,
     consistent_groups,
@@ -85,7 +86,6 @@ GAP = "label 1 scores above label 0: interval above 0"
         "a behaviour carried by several directions, or along a curve, comes out refuted or inconclusive, not described",
         "the score reads the next token only: what the model does later in its answer is not seen",
         "candidates come from the last token of the prompt; a direction that is written only elsewhere is not found",
-        "ablation sets the component to zero, which need not be where label-0 prompts have it",
         "the classes may differ in more than the behaviour: the direction of a confound passes every control here",
         "says nothing of prompts unlike those in the data set",
     ),
@@ -100,7 +100,7 @@ class DirectionTest(Instrument):
     foils: tuple[str, ...] = ()
     """Next tokens that show its absence; empty means every other token."""
     min_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
-    """Share of the difference between the classes that ablation must remove and addition bring about."""
+    """Share of the difference between the classes that ablation must remove, and addition bring about."""
     max_kl_nats: Annotated[Number, Field(gt=0)] = 0.1
     """How far ablation may move next-token predictions on label-0 prompts."""
     induce_min: Number = 0.0
@@ -132,19 +132,22 @@ class DirectionTest(Instrument):
             )
         data.require_classes("train", "val")
         data.require_classes("test", min_groups=2)
-        answers, foils = (tuple(token_id(model, text) for text in texts) for texts in (self.answers, self.foils))
-        if both := sorted(set(self.answers) & set(self.foils)):
-            raise UsageError(f"a token cannot be answer and foil, got {both} as both; leave it out of one")
+        answers, foils = (tuple(sorted({token_id(model, text) for text in texts})) for texts in (self.answers, self.foils))
+        if both := set(answers) & set(foils):
+            raise UsageError(
+                f"a token cannot be answer and foil, got {model.tokenizer.convert_ids_to_tokens(sorted(both))} as both; "
+                "leave it out of one"
+            )
         bench = Bench(model, answers, foils, self.batch_size)
         train, val, test = (Rows.read(data.split(name)) for name in ("train", "val", "test"))
 
         sites = [f"resid_pre.{layer}" for layer in range(model.n_layers)]
         activations = capture(model, train.prompts, sites, batch_size=self.batch_size)
         directions = [mean_difference(activations[site], train.labels) for site in sites]
-        tried = []
+        base_val, tried = bench.base(val.prompts), []
         for layer, direction in enumerate(directions):
             progress("candidate layers", layer, model.n_layers)
-            tried.append(bench.tried(val, direction, layer))
+            tried.append(bench.tried(val, base_val, direction, layer))
 
         def selection(drawn: NDArray[np.intp]) -> Selection:
             table = [one.candidate(val.labels, drawn) for one in tried]
@@ -167,19 +170,19 @@ class DirectionTest(Instrument):
         by_null = []
         for null in nulls:
             progress("null directions", len(by_null), len(nulls))
-            by_null.append(bench.flipped(test, null, chosen))
+            by_null.append(bench.edited(test, null, chosen))
         by_random, by_shuffled = by_null[: self.n_random], by_null[self.n_random :]
-        by_layer = {layer: bench.flipped(test, found, layer) for layer, found in enumerate(directions) if found.norm() > 0}
-        flipped, (ablated, left) = by_layer[chosen], bench.ablated(test.prompts, direction)
+        by_layer = {layer: bench.edited(test, found, layer) for layer, found in enumerate(directions) if found.norm() > 0}
+        edited, (ablated, left) = by_layer[chosen], bench.ablated(test.prompts, direction)
 
-        shares = carried_shares(trial, flipped, gap)
+        shares = carried_shares(trial, edited, gap)
         shifted = self._out_of_distribution(bench, data, direction, chosen, seed)
         kl, changed = side_effects(trial, base, ablated)
-        p_random, p_shuffled = null_p(trial, "random", flipped, by_random), null_p(trial, "shuffled", flipped, by_shuffled)
+        p_random, p_shuffled = null_p(trial, "random", edited, by_random), null_p(trial, "shuffled", edited, by_shuffled)
         residual = trial.computed(
             "residual_after_ablation", left, "ratio", "Largest component left along the direction, relative to the stream."
         )
-        consistent = consistent_groups(trial, flipped, gap, min_share=self.min_share)
+        consistent = consistent_groups(trial, edited, gap, min_share=self.min_share)
         controls = (
             _control(
                 "ablation-post-condition", left <= self.max_residual, residual, f"at most {self.max_residual:g}", fatal=True
@@ -191,16 +194,16 @@ class DirectionTest(Instrument):
             _control("consistency", _above(consistent, 0.5), consistent, "works on most groups by itself: interval above 0.5"),
         )
         survivors = sorted(set(by_layer) - set(rejected), key=lambda layer: table[layer].bypass)[:N_SPECIFICATIONS]
-        conclusions = {f"layer {layer}": self._carries(*carried_shares(trial, by_layer[layer], gap)) for layer in survivors}
+        conclusions = {f"layer {layer}": self._carries(carried_shares(trial, by_layer[layer], gap)) for layer in survivors}
         passed = {control.name for control in controls if control.passed}
         verdict = self._verdict(shares, passed)
         return Result(
             measurements=(
                 *shares,
                 *shifted,
-                *paired_effects(trial, flipped, np.array(by_random)),
+                *paired_effects(trial, edited, by_random),
                 gap,
-                *preference_rates(trial, flipped),
+                *preference_rates(trial, edited),
                 kl,
                 changed,
                 p_random,
@@ -220,7 +223,7 @@ class DirectionTest(Instrument):
             controls=controls,
             properties=self._properties(shares, shifted, passed, agree=len(set(conclusions.values())) == 1),
             verdict=verdict,
-            summary=_summary(chosen, shares, changed, p_random, data.classes, gap.n, verdict),
+            summary=_summary(chosen, shares, changed, p_random, data.classes, gap.n),
             figures=(*candidate_curves(table), dose_response(bench, trial, direction, chosen, self.doses)),
             samples=_samples(model, trial, base, ablated, rng),
             flip_rate=flip_rate(conclusions) if len(conclusions) > 1 else None,
@@ -228,47 +231,46 @@ class DirectionTest(Instrument):
 
     def _out_of_distribution(
         self, bench: Bench, data: ContrastSet, direction: Float[Tensor, " d_model"], layer: int, seed: int
-    ) -> tuple[Measurement, Measurement]:
-        """The two shares on the rows of split `ood`, if they can be computed."""
+    ) -> Shares:
+        """The shares on the rows of split `ood`, if there are any."""
         rows = Rows.read(data.split("ood"))
         if len(set(rows.labels)) < 2 or len(set(rows.groups)) < 2:
-            removed, induced = (
-                NotMeasured(name=f"share_{what}.ood", reason="the data has no rows of both classes in split 'ood'")
-                for what in ("removed", "induced")
-            )
-            return removed, induced
+            reason = "the data has no rows of both classes, in two groups or more, in split 'ood'"
+            return Shares(*(NotMeasured(name=f"share_{kind}.ood", reason=reason) for kind in Shares._fields))
         trial = Trial(rows, bench.scores(bench.base(rows.prompts)), seed, self.n_resamples)
-        gap = trial.measured("difference.ood", trial.difference, "logits", "")
-        return carried_shares(trial, bench.flipped(rows, direction, layer), gap, suffix=".ood")
+        gap = trial.measured("difference.ood", trial.difference, "logits", "As difference, on split `ood`.")
+        return carried_shares(trial, bench.edited(rows, direction, layer), gap, suffix=".ood")
 
-    def _carries(self, *shares: Measurement) -> bool:
-        """True if every share is shown to reach `min_share`."""
-        return all(isinstance(share, Measured) and share.interval.low >= self.min_share for share in shares)
+    def _reaches(self, share: Measurement) -> bool:
+        return isinstance(share, Measured) and share.interval.low >= self.min_share
 
-    def _verdict(self, shares: tuple[Measurement, Measurement], passed: set[str]) -> Verdict:
+    def _misses(self, share: Measurement) -> bool:
+        return isinstance(share, Measured) and share.interval.high < self.min_share
+
+    def _carries(self, shares: Shares) -> bool:
+        return self._reaches(shares.removed) and self._reaches(shares.induced)
+
+    def _verdict(self, shares: Shares, passed: set[str]) -> Verdict:
+        """Refuted only if ablation fails by either measure: a behaviour that ablation removes is brittle, enough or not."""
         if "ablation-post-condition" not in passed:
             return "invalid"
-        if self._carries(*shares) and {"random-direction", "shuffled-label"} <= passed:
+        if self._carries(shares) and {"random-direction", "shuffled-label"} <= passed:
             return "supported"
-        if any(isinstance(share, Measured) and share.interval.high < self.min_share for share in shares):
-            return "refuted"
-        return "inconclusive"
+        return "refuted" if self._misses(shares.removed) and self._misses(shares.bypassed) else "inconclusive"
 
-    def _properties(
-        self, shares: tuple[Measurement, Measurement], shifted: tuple[Measurement, Measurement], passed: set[str], *, agree: bool
-    ) -> tuple[Property, ...]:
+    def _properties(self, shares: Shares, shifted: Shares, passed: set[str], *, agree: bool) -> tuple[Property, ...]:
         if "ablation-post-condition" not in passed:
             return ()
-        removed, induced = (self._carries(share) and "random-direction" in passed for share in shares)
+        random = "random-direction" in passed
         shown: dict[Property, bool] = {
             "intervention": True,
-            "necessity": removed,
-            "sufficiency": induced,
-            "specificity": {"random-direction", "side-effects"} <= passed,
+            "necessity": random and self._reaches(shares.removed),
+            "sufficiency": random and self._reaches(shares.induced),
+            "specificity": random and "side-effects" in passed,
             "consistency": "consistency" in passed and agree,
             "held-out": True,
-            "out-of-distribution": self._carries(*shifted),
-            "random-baseline": "random-direction" in passed,
+            "out-of-distribution": self._carries(shifted),
+            "random-baseline": random,
         }
         return tuple(name for name, holds in shown.items() if holds)
 
@@ -283,6 +285,7 @@ def _nothing_survived(gap: Measured, rejected: dict[int, str], curves: tuple[Cur
     names = [
         "share_removed",
         "share_induced",
+        "share_bypassed",
         "effect.ablation",
         "effect.addition",
         "specificity",
@@ -295,7 +298,7 @@ def _nothing_survived(gap: Measured, rejected: dict[int, str], curves: tuple[Cur
         "reliability",
         "layer",
     ]
-    missing = {name: NotMeasured(name=name, reason=f"no layer passed the filter on val: {reasons}") for name in names}
+    missing = {name: NotMeasured(name=name, reason="no layer passed the filter on val; the summary says why") for name in names}
     observed = {
         "ablation-post-condition": "residual_after_ablation",
         "random-direction": "p.random",
@@ -310,7 +313,7 @@ def _nothing_survived(gap: Measured, rejected: dict[int, str], curves: tuple[Cur
             *(_control(name, False, missing[what], "a direction to try it on") for name, what in observed.items()),
         ),
         verdict="inconclusive",
-        summary=f"Inconclusive: no direction could be tested, because no layer passed the filter ({reasons}).",
+        summary=f"No direction could be tested, because no layer passed the filter on val ({reasons}).",
         figures=curves,
     )
 
@@ -321,20 +324,19 @@ def _above(measurement: Measurement, bar: float) -> bool:
 
 def _summary(
     layer: int,
-    shares: tuple[Measurement, Measurement],
+    shares: Shares,
     changed: Measured,
     p: Measured,
     classes: tuple[str, str],
     n: int,
-    verdict: Verdict,
 ) -> str:
     zero, one = classes
     removed, induced = (
         f"{s.value:.0%} [{s.interval.low:.0%}, {s.interval.high:.0%}]" if isinstance(s, Measured) else "an unknown share"
-        for s in shares
+        for s in (shares.removed, shares.induced)
     )
     return (
-        f"{verdict.capitalize()}: ablating one direction (chosen at layer {layer}) took away {removed} of the difference in the "
+        f"Ablating one direction (chosen at layer {layer}) removed {removed} of the difference in the "
         f"next token between '{one}' and '{zero}' prompts, and adding it brought about {induced} ({n} held-out groups, "
         f"p = {p.value:.2g} against random directions); ablation changed {changed.value:.0%} of the answers to '{zero}' prompts."
     )

@@ -21,6 +21,7 @@ from auditgap.records import Curve
 __all__ = [
     "Bench",
     "Candidate",
+    "Edited",
     "Rows",
     "Selection",
     "Tried",
@@ -45,23 +46,30 @@ class Candidate(NamedTuple):
     """Mean KL(base || ablated) of the next token on label-0 prompts."""
 
 
+class Edited(NamedTuple):
+    """Behaviour scores of rows with one direction taken out, and put in."""
+
+    ablated: NDArray[np.float64]
+    """Every row with the direction ablated."""
+    added: NDArray[np.float64]
+    """Label-0 rows with the direction added at its layer; NaN for label 1."""
+
+
 class Tried(NamedTuple):
     """What one direction did to each validation row."""
 
     layer: int
-    flipped: NDArray[np.float64]
-    """Score under the edit that should flip the row: ablation for label 1, addition for label 0."""
+    scores: Edited
     kl_nats: NDArray[np.float64]
-    """KL(base || ablated) of the next token of label-0 rows."""
+    """KL(base || ablated) of the next token."""
 
     def candidate(self, labels: NDArray[np.int64], drawn: NDArray[np.intp]) -> Candidate:
         """The three selection scores over the drawn rows; NaN if a class was not drawn."""
         ones, zeros = drawn[labels[drawn] == 1], drawn[labels[drawn] == 0]
         if not (len(ones) and len(zeros)):
             return Candidate(self.layer, math.nan, math.nan, math.nan)
-        return Candidate(
-            self.layer, *(float(values.mean()) for values in (self.flipped[ones], self.flipped[zeros], self.kl_nats[zeros]))
-        )
+        values = self.scores.ablated[ones], self.scores.added[zeros], self.kl_nats[zeros]
+        return Candidate(self.layer, *(float(part.mean()) for part in values))
 
 
 class Selection(NamedTuple):
@@ -182,21 +190,19 @@ class Bench:
         """The behaviour score of each prompt."""
         return behaviour_score(logits, self.answers, self.foils).numpy()
 
-    def flipped(self, rows: Rows, direction: Float[Tensor, " d_model"], layer: int) -> NDArray[np.float64]:
-        """Each row's score under the edit that should flip it: ablation for label 1, addition for label 0."""
-        scores = np.empty(len(rows.labels))
-        scores[rows.labels == 1] = self.scores(self.ablated(rows.of(1), direction)[0])
-        scores[rows.labels == 0] = self.scores(self.added(rows.of(0), direction, layer))
-        return scores
+    def edited(self, rows: Rows, direction: Float[Tensor, " d_model"], layer: int) -> Edited:
+        """Each row's score with the direction taken out and, for label 0, put in."""
+        ablated, added = self.ablated(rows.prompts, direction)[0], np.full(len(rows.labels), math.nan)
+        added[rows.labels == 0] = self.scores(self.added(rows.of(0), direction, layer))
+        return Edited(self.scores(ablated), added)
 
-    def tried(self, rows: Rows, direction: Float[Tensor, " d_model"], layer: int) -> Tried:
-        """What one direction does to each row."""
+    def tried(self, rows: Rows, base: Float[Tensor, "prompt vocab"], direction: Float[Tensor, " d_model"], layer: int) -> Tried:
+        """What one direction does to each row; `base` are the rows' logits without an edit."""
         if not direction.norm() > 0:
             nothing = np.full(len(rows.labels), math.nan)
-            return Tried(layer, nothing, nothing)
-        moved = np.full(len(rows.labels), math.nan)
-        moved[rows.labels == 0] = kl_nats(self.base(rows.of(0)), self.ablated(rows.of(0), direction)[0]).numpy()
-        return Tried(layer, self.flipped(rows, direction, layer), moved)
+            return Tried(layer, Edited(nothing, nothing), nothing)
+        moved = kl_nats(base, self.ablated(rows.prompts, direction)[0]).numpy()
+        return Tried(layer, self.edited(rows, direction, layer), moved)
 
 
 def candidate_curves(table: Sequence[Candidate]) -> tuple[Curve, ...]:

@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from auditgap.instruments.mechanistic.directions import Bench, Rows, kl_nats
+from auditgap.instruments.mechanistic.directions import Bench, Edited, Rows, kl_nats
 from auditgap.instruments.rates import group_rate
 from auditgap.records import Curve, Interval, Measured, Measurement, NotMeasured
 from auditgap.stats import clopper_pearson, cluster_bootstrap, max_statistic_p
 
 __all__ = [
+    "Shares",
     "Trial",
     "carried_shares",
     "consistent_groups",
@@ -52,14 +54,26 @@ class Trial:
         """Mean base score of label 1 less that of label 0."""
         return self.average(self.base, 1, drawn) - self.average(self.base, 0, drawn)
 
-    def share(self, flipped: NDArray[np.float64], label: int) -> Statistic:
-        """How much of the difference the edit took from label 1, or gave to label 0: 1 is all of it."""
-        moved = self.base - flipped if label == 1 else flipped - self.base
-        return lambda drawn: self.average(moved, label, drawn) / self.difference(drawn)
+    def removed(self, edited: Edited, drawn: NDArray[np.intp]) -> float:
+        """How much smaller the difference between the classes is when both are ablated, in logits."""
+        left = self.average(edited.ablated, 1, drawn) - self.average(edited.ablated, 0, drawn)
+        return self.difference(drawn) - left
 
-    def weaker_effect(self, flipped: NDArray[np.float64]) -> float:
-        """The smaller of what ablation took and addition gave, in logits: large only if the direction is needed and enough."""
-        return min(self.average(self.base - flipped, 1, self.every), self.average(flipped - self.base, 0, self.every))
+    def induced(self, edited: Edited, drawn: NDArray[np.intp]) -> float:
+        """How far addition lifts label 0, in logits."""
+        return self.average(edited.added - self.base, 0, drawn)
+
+    def bypassed(self, edited: Edited, drawn: NDArray[np.intp]) -> float:
+        """How far ablation lowers label 1, in logits."""
+        return self.average(self.base - edited.ablated, 1, drawn)
+
+    def weaker_effect(self, edited: Edited) -> float:
+        """The smaller of what ablation removes and addition brings about: large only if the direction is needed and enough."""
+        return min(self.removed(edited, self.every), self.induced(edited, self.every))
+
+    def carried(self, edited: Edited, min_share: float, drawn: NDArray[np.intp]) -> bool:
+        """Whether removed and induced shares of the drawn rows both reach `min_share`."""
+        return min(self.removed(edited, drawn), self.induced(edited, drawn)) >= min_share * self.difference(drawn)
 
     @property
     def every(self) -> NDArray[np.intp]:
@@ -80,64 +94,72 @@ class Trial:
             name=name, value=value, unit=unit, n=len(set(self.rows.groups)), interval=Interval.exact(value), about=about
         )
 
-    def reaches(self, flipped: NDArray[np.float64], min_share: float, drawn: NDArray[np.intp]) -> bool:
-        """Whether both shares of the drawn rows reach `min_share`."""
-        return min(self.share(flipped, label)(drawn) for label in (0, 1)) >= min_share
-
     def rate(self, name: str, hits: NDArray[np.bool_], label: int, about: str) -> Measured:
         """A share of the rows of one class; `hits` has one entry per row of it."""
         rate = group_rate(hits, [group for group, its in zip(self.rows.groups, self.rows.labels, strict=True) if its == label])
         return Measured(name=name, value=rate.value, unit="rate", n=rate.n_groups, interval=rate.interval, about=about)
 
 
-def carried_shares(
-    trial: Trial, flipped: NDArray[np.float64], gap: Measured, *, suffix: str = ""
-) -> tuple[Measurement, Measurement]:
-    """What ablation removed and addition brought about, as shares of the difference; none if there is no difference."""
-    names = (
+class Shares(NamedTuple):
+    """What an edit does, as shares of the difference between the classes; not measured if there is no difference."""
+
+    removed: Measurement
+    """How much of the difference is gone when both classes are ablated."""
+    induced: Measurement
+    """How far addition takes label 0 towards label 1."""
+    bypassed: Measurement
+    """How far ablation takes label 1 towards label 0: about half of `removed` where the classes lie on both sides of zero."""
+
+
+def carried_shares(trial: Trial, edited: Edited, gap: Measured, *, suffix: str = "") -> Shares:
+    """The shares of the difference that one direction carries, with intervals."""
+    kinds = (
+        ("removed", trial.removed, "Share of the difference between the classes that is gone when both are ablated."),
+        ("induced", trial.induced, "Share of the difference that addition gives to label 0."),
         (
-            f"share_removed{suffix}",
-            1,
-            "Share of the difference between the classes that ablation takes from label 1; 1 is all of it.",
-        ),
-        (
-            f"share_induced{suffix}",
-            0,
-            "Share of the difference between the classes that addition gives to label 0; 1 is all of it.",
+            "bypassed",
+            trial.bypassed,
+            "Share of the difference by which ablation lowers label 1; one half if zero is the midpoint.",
         ),
     )
-    if gap.interval.low <= 0:
-        low, high = gap.interval.low, gap.interval.high
-        reason = f"the classes do not differ in behaviour: difference {gap.value:.3g} logits, interval {low:.3g} to {high:.3g}"
-        removed, induced = (NotMeasured(name=name, reason=reason) for name, _, _ in names)
-    else:
-        removed, induced = (trial.measured(name, trial.share(flipped, label), "ratio", about) for name, label, about in names)
-    return removed, induced
+    if gap.interval.low > 0:
+        return Shares(
+            *(
+                trial.measured(
+                    f"share_{kind}{suffix}", lambda drawn, of=of: of(edited, drawn) / trial.difference(drawn), "ratio", about
+                )
+                for kind, of, about in kinds
+            )
+        )
+    low, high = gap.interval.low, gap.interval.high
+    reason = f"the classes do not differ in behaviour: difference {gap.value:.3g} logits, interval {low:.3g} to {high:.3g}"
+    return Shares(*(NotMeasured(name=f"share_{kind}{suffix}", reason=reason) for kind, _, _ in kinds))
 
 
-def paired_effects(trial: Trial, flipped: NDArray[np.float64], random: NDArray[np.float64]) -> tuple[Measurement, ...]:
-    """Paired changes in score, and how they compare with those of random directions."""
-    change, random_change = flipped - trial.base, random - trial.base
+def paired_effects(trial: Trial, edited: Edited, random: Sequence[Edited]) -> tuple[Measurement, ...]:
+    """Paired changes in score, and how the drop compares with that under random ablations."""
+    drop, random_drop = trial.base - edited.ablated, trial.base - np.array([other.ablated for other in random])
 
     def ratio(drawn: NDArray[np.intp]) -> float:
         its = drawn[trial.rows.labels[drawn] == 1]
-        if not len(its):
-            return math.nan
-        null = np.abs(random_change[:, its].mean(axis=1)).mean()
-        return float(-change[its].mean() / null) if null > 0 else math.nan
+        null = np.abs(random_drop[:, its].mean(axis=1)).mean() if len(its) else 0.0
+        return float(drop[its].mean() / null) if null > 0 else math.nan
 
+    about = "Drop of label-1 scores under ablation over the mean size of the change under random ablations."
     return (
         trial.measured(
-            "effect.ablation", trial.mean(change, 1), "logits", "Mean paired change of label-1 scores under ablation.", label=1
+            "effect.ablation", trial.mean(-drop, 1), "logits", "Mean paired change of label 1 under ablation.", label=1
         ),
         trial.measured(
-            "effect.addition", trial.mean(change, 0), "logits", "Mean paired change of label-0 scores under addition.", label=0
+            "effect.addition",
+            trial.mean(edited.added - trial.base, 0),
+            "logits",
+            "Mean paired change of label 0 under addition.",
+            label=0,
         ),
         NotMeasured(name="specificity", reason="no random direction moved any score")
         if math.isnan(ratio(trial.every))
-        else trial.measured(
-            "specificity", ratio, "ratio", "Drop under ablation over the mean size of the change under random ablations.", label=1
-        ),
+        else trial.measured("specificity", ratio, "ratio", about, label=1),
     )
 
 
@@ -155,38 +177,40 @@ def side_effects(
     )
 
 
-def preference_rates(trial: Trial, flipped: NDArray[np.float64]) -> tuple[Measured, ...]:
+def preference_rates(trial: Trial, edited: Edited) -> tuple[Measured, ...]:
     """Share of prompts that prefer the answers (score above 0), before and after."""
     ones, zeros = trial.rows.labels == 1, trial.rows.labels == 0
     return (
         trial.rate("rate.label1.base", trial.base[ones] > 0, 1, "Share of label-1 prompts that prefer the answers."),
-        trial.rate("rate.label1.ablated", flipped[ones] > 0, 1, "The same with the direction ablated."),
+        trial.rate("rate.label1.ablated", edited.ablated[ones] > 0, 1, "The same with the direction ablated."),
         trial.rate("rate.label0.base", trial.base[zeros] > 0, 0, "Share of label-0 prompts that prefer the answers."),
-        trial.rate("rate.label0.added", flipped[zeros] > 0, 0, "The same with the direction added."),
+        trial.rate("rate.label0.added", edited.added[zeros] > 0, 0, "The same with the direction added."),
     )
 
 
-def null_p(trial: Trial, name: str, flipped: NDArray[np.float64], null: Sequence[NDArray[np.float64]]) -> Measured:
+def null_p(trial: Trial, name: str, edited: Edited, null: Sequence[Edited]) -> Measured:
     """How often a null direction does as well in both ways at once."""
-    p = max_statistic_p(trial.weaker_effect(flipped), [trial.weaker_effect(other) for other in null])
+    p = max_statistic_p(trial.weaker_effect(edited), [trial.weaker_effect(other) for other in null])
     about = f"Share of {len(null)} {name} directions whose weaker effect (ablation or addition) is as large, itself counted."
     return Measured(name=f"p.{name}", value=p, unit="p", n=len(null), interval=Interval.exact(p), about=about)
 
 
-def consistent_groups(trial: Trial, flipped: NDArray[np.float64], gap: Measured, *, min_share: float) -> Measurement:
-    """In how many of the held-out groups the edit does its work by itself, not only on average."""
-    name = "consistent_groups"
+def consistent_groups(trial: Trial, edited: Edited, gap: Measured, *, min_share: float) -> Measurement:
+    """In how many of the held-out groups the direction does its work row by row, not only on average."""
+    name, labels = "consistent_groups", trial.rows.labels
     if gap.interval.low <= 0:
         return NotMeasured(name=name, reason="the classes do not differ in behaviour")
-    moved = np.where(trial.rows.labels == 1, trial.base - flipped, flipped - trial.base) / gap.value
-    rate = group_rate(moved >= min_share, trial.rows.groups)
-    about = f"Share of rows, by group, that the edit moves by at least {min_share:g} of the difference between the classes."
+    middle = (trial.average(edited.ablated, 1, trial.every) + trial.average(edited.ablated, 0, trial.every)) / 2
+    left = np.where(labels == 1, 1, -1) * (edited.ablated - middle) / (gap.value / 2)
+    induced = np.where(labels == 1, 1.0, (edited.added - trial.base) / gap.value)
+    rate = group_rate((1 - left >= min_share) & (induced >= min_share), trial.rows.groups)
+    about = "Share of rows, averaged by group, on which ablation removes and addition brings about that share by itself."
     return Measured(name=name, value=rate.value, unit="rate", n=rate.n_groups, interval=rate.interval, about=about)
 
 
 def reliability(
     trial: Trial,
-    by_layer: Mapping[int, NDArray[np.float64]],
+    by_layer: Mapping[int, Edited],
     gap: Measured,
     *,
     choose: Callable[[NDArray[np.intp]], int | None],
@@ -201,11 +225,11 @@ def reliability(
     chosen = choose(np.arange(len(val_groups)))
     if chosen is None or gap.interval.low <= 0:
         return NotMeasured(name="reliability", reason="there is no conclusion to come back to")
-    concluded, rng, n_same = trial.reaches(by_layer[chosen], min_share, trial.every), np.random.default_rng(trial.seed), 0
+    concluded, rng, n_same = trial.carried(by_layer[chosen], min_share, trial.every), np.random.default_rng(trial.seed), 0
     for _ in range(trial.n_resamples):
         layer, drawn = choose(_draw(val_groups, rng)), _draw(trial.rows.groups, rng)
         both = len(set(trial.rows.labels[drawn])) == 2
-        n_same += both and layer is not None and trial.reaches(by_layer[layer], min_share, drawn) == concluded
+        n_same += both and layer is not None and trial.carried(by_layer[layer], min_share, drawn) == concluded
     about = "Share of bootstrap resamples of the groups, choice of the layer included, that come to the same conclusion."
     return Measured(
         name="reliability",

@@ -1,0 +1,5 @@
+"""`python -m auditgap`."""
+
+from auditgap.cli import main
+
+main()

