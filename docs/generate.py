@@ -1,4 +1,4 @@
-"""Regenerate what is derived: docs/commands.md, docs/schema/*.json. `make docs` writes; the tests compare."""
+"""Regenerate commands/*.md, instruments/README.md and schema/*.json: `make docs` writes, the tests compare."""
 
 import json
 import sys
@@ -8,22 +8,45 @@ import click
 
 from auditgap import records
 from auditgap.cli import cli
+from auditgap.instruments import registered
 from auditgap.plan import Plan
 
 HERE = Path(__file__).parent
 
 
-def commands(command: click.Command = cli, path: str = "auditgap", parent: click.Context | None = None) -> str:
-    """The help text of every command, as one Markdown page."""
-    ctx = click.Context(command, info_name=path, parent=None, max_content_width=100, terminal_width=100)
-    level = "#" * (1 + path.count(" "))
-    text = f"{level} {path}\n\n```text\n{command.get_help(ctx)}\n```\n"
+def commands() -> dict[str, str]:
+    """One page per command: its help, that of its subcommands, and where it is used."""
+    ctx = click.Context(cli, info_name="auditgap")
+    pages = {}
+    for name in cli.list_commands(ctx):
+        command = cli.get_command(ctx, name)
+        if command is None:
+            raise LookupError(f"the command '{name}' is listed and not there")
+        pages[f"{name}.md"] = _page(command, f"auditgap {name}", 1) + "\nUsed in the [tutorial](../tutorial.md).\n"
+    return pages
+
+
+def _page(command: click.Command, path: str, level: int) -> str:
+    ctx = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+    text = f"{'#' * level} {path}\n\n```text\n{command.get_help(ctx)}\n```\n"
     if isinstance(command, click.Group):
         for name in sorted(command.list_commands(ctx)):
             child = command.get_command(ctx, name)
-            if child is not None:
-                text += "\n" + commands(child, f"{path} {name}")
+            text += "\n" + _page(child, f"{path} {name}", level + 1) if child else ""
     return text
+
+
+def instruments() -> str:
+    """The index of instruments, from their cards."""
+    lines = ["# Instruments", "", "| instrument | family | access | data | `supported` means |", "|---|---|---|---|---|"]
+    for name, cls in registered().items():
+        card = cls.card
+        lines.append(f"| [{name}]({name}.md) | {card.family} | {card.needs} | {card.data} | {card.hypothesis} |")
+    lines += [
+        "",
+        "`auditgap instruments NAME` prints settings, controls and blind spots. [How to add one](../../CONTRIBUTING.md).",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def schemas() -> dict[str, str]:
@@ -35,7 +58,9 @@ def schemas() -> dict[str, str]:
 
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
-    return {HERE / "commands.md": commands()} | {HERE / "schema" / name: text for name, text in schemas().items()}
+    pages = {HERE / "commands" / name: text for name, text in commands().items()}
+    pages |= {HERE / "schema" / name: text for name, text in schemas().items()}
+    return pages | {HERE / "instruments" / "README.md": instruments()}
 
 
 if __name__ == "__main__":

