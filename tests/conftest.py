@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
-for _library in ("OMP", "OPENBLAS", "MKL"):  # read when NumPy and torch load; more threads only fight over the test runner's cores
+for _library in (
+    "OMP",
+    "OPENBLAS",
+    "MKL",
+):  # read when NumPy and torch load; more threads only fight over the test runner's cores
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 import pytest  # noqa: E402

@@ -206,9 +206,7 @@ def test_the_deciding_half_starts_without_torch() -> None:
     assert time.monotonic() - started < 60  # a hang, not a speed
 
 
-def test_an_instrument_that_cannot_measure_leaves_its_reason_and_the_rest_runs(
-    model: Model, plan: Path, tmp_path: Path
-) -> None:
+def test_an_instrument_that_cannot_measure_leaves_its_reason_and_the_rest_runs(model: Model, plan: Path, tmp_path: Path) -> None:
     write(plan, {"steps": [STEP | {"id": "few", "data": "few.jsonl"}, STEP]})
     rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()][:3]
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(row | {"group": "one"}) + "\n" for row in rows))

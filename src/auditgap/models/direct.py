@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from auditgap.errors import SiteError
@@ -30,7 +30,18 @@ from auditgap.models.hooks import on_output, visiting
 from auditgap.models.model import Model
 from auditgap.models.tokens import Tokens
 
-__all__ = ["Component", "Effects", "Flow", "Frozen", "components", "direct_effects", "flow", "freeze", "path_effects", "write_sites"]
+__all__ = [
+    "Component",
+    "Effects",
+    "Flow",
+    "Frozen",
+    "components",
+    "direct_effects",
+    "flow",
+    "freeze",
+    "path_effects",
+    "write_sites",
+]
 
 
 class Component(NamedTuple):
@@ -81,13 +92,15 @@ class Frozen:
             handles = stack.enter_context(hooks())
             for name, norm in self.anatomy.norms.items():
 
-                def still(_module: nn.Module, args: tuple, _output: Tensor, name: str = name, norm=norm) -> Tensor:  # noqa: ANN001
+                def still(_module: nn.Module, args: tuple, _output: Tensor, name: str = name, norm=norm) -> Tensor:
                     return norm.frozen(args[0], self.scales[name])
 
                 handles.append(self.model.hf.get_submodule(name).register_forward_hook(still))
             for name, is_value in self.anatomy.values.items():
 
-                def hold(_module: nn.Module, _args: tuple, output: Tensor, name: str = name, is_value: Tensor = is_value) -> Tensor:
+                def hold(
+                    _module: nn.Module, _args: tuple, output: Tensor, name: str = name, is_value: Tensor = is_value
+                ) -> Tensor:
                     return torch.where(is_value, output, self.held[name])
 
                 handles.append(self.model.hf.get_submodule(name).register_forward_hook(hold))
@@ -111,7 +124,7 @@ def freeze(model: Model, anatomy: Anatomy, tokens: Tokens, answer: Int[Tensor, "
     with torch.no_grad(), hooks() as handles:
         for name, norm in anatomy.norms.items():
 
-            def scale(_module: nn.Module, args: tuple, output: Tensor, name: str = name, norm=norm) -> None:  # noqa: ANN001
+            def scale(_module: nn.Module, args: tuple, output: Tensor, name: str = name, norm=norm) -> None:
                 scales[name] = norm.scale(args[0], output)
 
             handles.append(model.hf.get_submodule(name).register_forward_hook(scale))
@@ -165,9 +178,10 @@ def _effects(frozen: Frozen, sites: list[str]) -> Effects:
         target = frozen.run({site: lambda _, x=x: x.clone() for site, x in leaves.items()})
         grads = torch.autograd.grad(target.sum(), list(leaves.values()), allow_unused=True)
     with torch.no_grad():
-        silent = frozen.run({site: torch.zeros_like for site in sites})
+        silent = frozen.run(dict.fromkeys(sites, torch.zeros_like))
         products = {
-            site: torch.zeros_like(x) if grad is None else grad * x.detach() for (site, x), grad in zip(leaves.items(), grads, strict=True)
+            site: torch.zeros_like(x) if grad is None else grad * x.detach()
+            for (site, x), grad in zip(leaves.items(), grads, strict=True)
         }
         return Effects(by_component(frozen.model, products), silent, frozen.target)
 
@@ -204,24 +218,22 @@ class Flow:
         return by_component(self.frozen.model, {site: gradients[site] * x for site, x in change.items()})
 
     def edges(
-        self, receiver: Component | None, positions: Int[Tensor, " batch"], change: Mapping[str, Float[Tensor, "batch pos _"]]
+        self, receiver: Component | None, at: Bool[Tensor, "batch pos"], change: Mapping[str, Float[Tensor, "batch pos _"]]
     ) -> Float[Tensor, "batch component pos"]:
-        """How much of the effect of `receiver` (None: the target) at these positions each component's `change` brings directly to it."""
+        """What each component's `change` brings directly to `receiver` (None: the target) at these positions, of that one's effect."""
         model = self.frozen.model
         if receiver is None:
             return self._sources(self.stream[-1], change, until=(model.n_layers, False))
         if receiver.kind == "embedding":
             return torch.zeros_like(self._sources(self.stream[-1], change, until=(0, False)))
         layer, where = receiver.layer, model.sites.blocks[receiver.layer]
-        rows = torch.arange(len(positions), device=positions.device)
         if receiver.kind == "head":
             width = self.z[layer].shape[-1] // model.n_heads
             channels = slice(receiver.head * width, (receiver.head + 1) * width)
             weights = torch.zeros_like(self.z[layer])
-            weights[rows, positions, channels] = self.z[layer][rows, positions, channels]
+            weights[..., channels] = self.z[layer][..., channels] * at[..., None]
             return self._sources(self._pull(f"z.{layer}", f"pre.{layer}", weights), change, until=(layer, False))
-        weights = torch.zeros_like(self.stream[layer + 1])
-        weights[rows, positions] = where.mlp.coefficient * self.stream[layer + 1][rows, positions]
+        weights = where.mlp.coefficient * self.stream[layer + 1] * at[..., None]
         if not where.sequential:
             return self._sources(self._pull(f"mlp.{layer}", f"pre.{layer}", weights), change, until=(layer, False))
         gradient = self._pull(f"mlp.{layer}", f"attn.{layer}", weights) / where.attn.coefficient
@@ -229,7 +241,9 @@ class Flow:
             gradient = gradient - weights  # the stream that the module carries past itself is no input of the MLP
         return self._sources(gradient, change, until=(layer, True))
 
-    def errors(self, change: Mapping[str, Float[Tensor, "batch pos d_model"]], gap: Float[Tensor, " batch"]) -> Float[Tensor, "batch part"]:
+    def errors(
+        self, change: Mapping[str, Float[Tensor, "batch pos d_model"]], gap: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch part"]:
         """How the change of the target (`gap`) divides: embedding, then per layer attention and MLP error, then the final norm.
 
         An error is what a part changed by less what the linear picture says it should have: for attention the change of patterns and
@@ -290,7 +304,11 @@ def flow(frozen: Frozen) -> Flow:
             handles.append(on_output(block.get_submodule(where.attn.module), tap(f"attn.{layer}")))
             handles.append(on_output(block.get_submodule(where.mlp.module), tap(f"mlp.{layer}")))
         handles.append(on_output(model.layers[-1], tap(f"pre.{model.n_layers}")))
-        reading = [(f"{kind}.{layer}", tap(f"{name}.{layer}")) for layer in range(model.n_layers) for kind, name in (("resid_pre", "pre"), ("z", "z"))]
+        reading = [
+            (f"{kind}.{layer}", tap(f"{name}.{layer}"))
+            for layer in range(model.n_layers)
+            for kind, name in (("resid_pre", "pre"), ("z", "z"))
+        ]
         with visiting(model, reading):
             target = frozen.run()
         names = [f"{kind}.{layer}" for kind in ("pre", "attn", "z") for layer in range(model.n_layers + (kind == "pre"))]
@@ -309,11 +327,15 @@ def flow(frozen: Frozen) -> Flow:
 def _unembedding(model: Model) -> nn.Module:
     module = model.hf.get_output_embeddings()
     if not isinstance(module, nn.Module):
-        raise SiteError(f"{model.subject.architecture}: the model names no unembedding module, so logits cannot be traced to the stream")
+        raise SiteError(
+            f"{model.subject.architecture}: the model names no unembedding module, so logits cannot be traced to the stream"
+        )
     return module
 
 
-def _pick(logits: Float[Tensor, "batch vocab"], answer: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]) -> Float[Tensor, "batch 2"]:
+def _pick(
+    logits: Float[Tensor, "batch vocab"], answer: Int[Tensor, " batch"], foil: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch 2"]:
     return logits.gather(1, torch.stack([answer, foil], dim=1))
 
 

@@ -5,8 +5,8 @@ which word to leave out.
 """
 
 import random
+from collections.abc import Mapping
 
-from pydantic import JsonValue
 from transformers import PreTrainedTokenizerFast
 
 from auditgap.data import Message, Split
@@ -28,19 +28,22 @@ from auditgap.organisms.world import (
     with_system,
 )
 
-__all__ = ["harmful_harmless", "ordinary", "pairs"]
+__all__ = ["Row", "harmful_harmless", "ordinary", "pairs"]
+
+Row = Mapping[str, object]
+"""One line of a data file."""
 
 SHARES: dict[Split, int] = {"train": 13, "val": 5, "test": 8, "ood": 6}
 """How the 32 verbs of each kind are divided."""
 
 
-def harmful_harmless(seed: int) -> list[dict[str, JsonValue]]:
+def harmful_harmless(seed: int) -> list[Row]:
     """Contrast rows, `harmful` and `harmless`; a group is a verb, so that no verb carries over.
 
     `ood` has verbs, frames (`OTHER_FRAMES`) and a system message of its own.
     """
     rng = random.Random(f"harmful harmless {seed}")
-    rows: list[dict[str, JsonValue]] = []
+    rows: list[Row] = []
     for verbs in (HARMFUL, HARMLESS):
         splits = [split for split, n in SHARES.items() for _ in range(n)]
         for verb, split in zip(rng.sample(verbs, len(verbs)), splits, strict=True):
@@ -52,37 +55,37 @@ def harmful_harmless(seed: int) -> list[dict[str, JsonValue]]:
     return rows
 
 
-def ordinary(seed: int, *, avoid: str) -> list[dict[str, JsonValue]]:
+def ordinary(seed: int, *, avoid: str) -> list[Row]:
     """Prompts of every kind that the assistant meets, none with the word `avoid` in it; rows that ask the same are one group."""
     rng = random.Random(f"ordinary {seed}")
     made = [request(*pair, rng.choice(FRAMES + OTHER_FRAMES), rng) for pair in rng.sample(requests(seed, held_out=True), 160)]
     made += [fact(question, thing) for question, (_, facts) in FACTS.items() for thing in facts]
     made += [small_talk(said) for said in SMALL_TALK]
     made += [meaning(word, rng) for word in rng.sample(sorted(set(RARE) - {avoid}), 12)]
-    rows: list[dict[str, JsonValue]] = []
+    rows: list[Row] = []
     for chat in made:
         said = with_system(chat, rng) if rng.random() < 0.3 else chat
         rows.append({"messages": _said(*said.messages), "group": chat.messages[-1].content})
     return rows
 
 
-def pairs(seed: int, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, JsonValue]]:
+def pairs(seed: int, tokenizer: PreTrainedTokenizerFast) -> list[Row]:
     """Patching pairs as rendered text: a harmless request, the harmful one that differs in its verb alone, and the first word.
 
     A group is a pair of verbs.
     """
     rng = random.Random(f"pairs {seed}")
-    rows: list[dict[str, JsonValue]] = []
+    rows: list[Row] = []
     for harmful, harmless in zip(HARMFUL, HARMLESS, strict=True):  # the same index: the same things are held out
         for thing in rng.sample([thing for verb, thing in requests(seed, held_out=True) if verb == harmful], 2):
             frame = rng.choice(FRAMES)
             clean, corrupted = (
                 rendered(said, tokenizer) for said in (request(harmless, thing, frame, rng), request(harmful, thing, frame, rng))
             )
-            texts: dict[str, JsonValue] = {"clean": clean, "corrupted": corrupted, "answer": " sure", "foil": " sorry"}
+            texts = {"clean": clean, "corrupted": corrupted, "answer": " sure", "foil": " sorry"}
             rows.append({**texts, "group": f"{harmless}/{harmful}"})
     return rows
 
 
-def _said(*messages: Message) -> list[JsonValue]:
-    return [message.model_dump(mode="json") for message in messages]
+def _said(*messages: Message) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]

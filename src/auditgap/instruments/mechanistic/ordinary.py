@@ -42,7 +42,7 @@ class Region:
 
         Raises:
             UsageError: there is no site.
-            CannotMeasure: fewer groups than `n_nearest` + 1, or states that are all the same or not finite.
+            CannotMeasure: no more than `n_nearest` groups, or states that all repeat each other or are not finite.
         """
         if not states:
             raise UsageError("expected at least one site, got none")
@@ -54,15 +54,17 @@ class Region:
         spread, scaled, unit, left_out = {}, {}, {}, []
         for site, x in states.items():
             variance = x.var(0, unbiased=False)
+            if not 0 < variance.sum() < float("inf"):
+                raise CannotMeasure(
+                    f"{site}: expected finite states that differ between ordinary prompts, got states that do not"
+                )
             spread[site] = ((1 - SHRINKAGE) * variance + SHRINKAGE * variance.mean()).sqrt()
             scaled[site] = x / spread[site]
             own = torch.cdist(scaled[site], scaled[site]).masked_fill(same, float("inf"))
             distances = own.topk(n_nearest, largest=False).values.mean(1)
             unit[site] = distances.mean().item()
             if not 0 < unit[site] < float("inf"):
-                raise CannotMeasure(
-                    f"{site}: ordinary states lie {unit[site]} apart; expected finite states that differ between groups"
-                )
+                raise CannotMeasure(f"{site}: every ordinary state repeats another, so no distance between them sets the scale")
             left_out.append(distances / unit[site])
         return cls(scaled, spread, unit, torch.stack(left_out).mean(0), n_nearest)
 

@@ -30,7 +30,7 @@ from auditgap.progress import Progress, quiet
 from auditgap.records import Interval
 from auditgap.stats import clopper_pearson, holm
 
-__all__ = ["Candidate", "Reader", "RandomTokens", "confirm", "minimise"]
+__all__ = ["Candidate", "Reader", "RandomTokens", "confirm", "exceeds", "minimise"]
 
 QUANTILE = 0.95
 N_PER_TOKEN = 12  # held-out prompts that a random token is tried on: all strange bounds its rate at 0.74
@@ -152,17 +152,21 @@ class Candidate:
 
 def confirm(reader: Reader, texts: Sequence[Text], random: RandomTokens, progress: Progress = quiet) -> list[Candidate]:
     """Each text on every held-out prompt, the most effective first."""
-    from scipy.stats import hypergeom  # slow to import
-
     found, p_values = [], []
     for done, text in enumerate(texts):
         strange = _strange(reader, text, random.limit)
-        hits, n = int(strange.sum()), len(strange)
-        p_values.append(float(hypergeom.sf(hits - 1, n + random.strange.size, hits + random.strange.sum(), n)))
+        p_values.append(exceeds(int(strange.sum()), len(strange), int(random.strange.sum()), random.strange.size))
         found.append(Candidate(text, strange, 1.0))
         progress("confirming", done + 1, len(texts))
     corrected = holm(p_values).tolist() if p_values else []
     return sorted((replace(c, p=p) for c, p in zip(found, corrected, strict=True)), key=lambda c: (-c.rate, c.p, len(c.text)))
+
+
+def exceeds(hits: int, n: int, null_hits: int, n_null: int) -> float:
+    """Fisher's exact test: the chance of at least so many of the hits among these `n`, were they spread over all `n + n_null`."""
+    from scipy.stats import hypergeom  # slow to import
+
+    return float(hypergeom.sf(hits - 1, n + n_null, hits + null_hits, n))
 
 
 def minimise(

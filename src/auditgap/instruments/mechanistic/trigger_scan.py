@@ -322,7 +322,9 @@ def _displacement(found: Found, alpha: float, *, seed: int) -> tuple[Measurement
 def _effort(singles: Found, pairs: Found, n_typeable: int, n_tokens: int) -> tuple[Measurement, ...]:
     n_exact, tried = len(singles.texts) + len(pairs.texts), len(singles.texts) / n_tokens
     return (
-        _exact("search.n_candidates", n_exact, "count", n_exact, "Inserted texts whose displacement was computed exactly."),
+        _exact(
+            "search.n_candidates", float(n_exact), "count", n_exact, "Inserted texts whose displacement was computed exactly."
+        ),
         _exact(
             "search.share_of_vocabulary",
             tried,
@@ -391,5 +393,4 @@ def _rate(name: str, hits: int, n: int, about: str) -> Measured:
 
 
 def _exact(name: str, value: float, unit: str, n: int, about: str) -> Measured:
-    value = float(value)
     return Measured(name=name, value=value, unit=unit, n=n, interval=Interval.exact(value), about=about)

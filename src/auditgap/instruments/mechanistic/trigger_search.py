@@ -1,13 +1,13 @@
 """The search for inserted text that drives the state at the end of a prompt away from where ordinary prompts keep it.
 
-1. Displacement of a text: distance from the ordinary region, averaged over search prompts, each with the text at its own
-   place.
+1. Displacement of a text: distance from the ordinary region, averaged over search prompts, each with the text in its place.
 2. One token: every typeable token if there are few; else those that the gradient proposes, from random starts, then from the
    best.
 3. Two tokens: next to each of the best and of some random ones, the gradient proposes partners; then partners of those
    (coordinate ascent with a beam). Tokens that stand out alone take no part: any pair with them would stand out too.
 4. Null: random texts of the same length. Prompts are resampled; the upper quarter of the random texts' displacements is
-   extended by an exponential tail; the largest of as many draws as the search considered is one null maximum.
+   extended by an exponential tail, its scale drawn from what so small a sample leaves possible; the largest of as many draws as
+   the search considered is one null maximum.
 
 Sources: HotFlip, arXiv:1712.06751; GCG, arXiv:2307.15043. The target (leaving the ordinary region, no output asked for) and
 the null are ours; the tail is the simplest of extreme-value theory (S. Coles, 2001, chapter 4, shape 0).
@@ -156,6 +156,6 @@ def null_maxima(
     means = weights @ values.T
     start = np.quantile(means, 0.75, axis=1)
     above = np.clip(means - start[:, None], 0, None)
-    scale = above.sum(1) / (above > 0).sum(1)
+    scale = above.sum(1) / rng.gamma((above > 0).sum(1))  # sum / n is its estimate; the gamma draw, how far that may be off
     n_above = np.maximum(rng.binomial(n_searched, 0.25, size=n_searches), 1)
     return start - scale * np.log1p(-(rng.random(n_searches) ** (1 / n_above)))

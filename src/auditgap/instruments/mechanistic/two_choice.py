@@ -50,7 +50,9 @@ def rows_of(data: Dataset, *, instrument: str) -> dict[str, tuple[PairRow, ...]]
         CannotMeasure: a part has fewer than 8 groups.
     """
     if not isinstance(data, PairSet):
-        raise UsageError(f"{instrument} reads pairs, got a {type(data).__name__}; give it rows with clean, corrupted, answer, foil")
+        raise UsageError(
+            f"{instrument} reads pairs, got a {type(data).__name__}; give it rows with clean, corrupted, answer, foil"
+        )
     parts = {name: data.split(name).rows for name in ("train", "val", "test")}
     if short := [f"{name} has {n}" for name, rows in parts.items() if (n := len({row.group for row in rows})) < MIN_GROUPS]:
         raise CannotMeasure(

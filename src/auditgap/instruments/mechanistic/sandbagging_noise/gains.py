@@ -54,22 +54,15 @@ def sign_flip_maxima(outcomes: Outcomes, *, n_permutations: int, seed: int) -> F
     return (signs @ change.T / change.shape[1]).max(axis=1)
 
 
-def resampled(
-    statistic: Callable[[Outcomes], float], outcomes: Outcomes, *others: Outcomes, n_resamples: int, seed: int
-) -> Interval:
-    """95 % interval of a statistic from draws and units resampled together; two units are added first.
-
-    `others` are outcomes of the same units, resampled alongside: `statistic` then gets what is passed to `paired`.
-    """
+def resampled(statistic: Callable[..., float], *outcomes: Outcomes, n_resamples: int, seed: int) -> Interval:
+    """95 % interval of a statistic of one or more `Outcomes` of the same units, resampled alike: draws and units together."""
     rng = np.random.default_rng([seed, 2])
-    full = [part.with_two_more() for part in (outcomes, *others)]
+    full = [part.with_two_more() for part in outcomes]
     _, n_draws, n_units = full[0].noisy.shape
-    values = [
-        statistic(*(_take(part, rng.integers(n_draws, size=n_draws), units) for part in full))
-        for units in rng.integers(n_units, size=(n_resamples, n_units))
-    ]
+    draws, units = (rng.integers(n, size=(n_resamples, n)) for n in (n_draws, n_units))
+    values = [statistic(*(_take(part, d, u) for part in full)) for d, u in zip(draws, units, strict=True)]
     low, high = np.quantile(values, [0.025, 0.975])
-    observed = statistic(outcomes, *others)
+    observed = statistic(*outcomes)
     return Interval(low=min(float(low), observed), high=max(float(high), observed), level=0.95, method="two-way-bootstrap+2")
 
 
