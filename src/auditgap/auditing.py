@@ -33,6 +33,7 @@ from auditgap.records import (
     Environment,
     Evidence,
     Information,
+    ModelAccess,
     NotMeasured,
     Registration,
     Result,
@@ -189,7 +190,7 @@ def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, 
         instrument=prepared.instrument.card.name,
         version=prepared.instrument.card.version,
         subject=model.subject,
-        granted=granted(model, loaded, store, started),
+        granted=granted(model, loaded, registration, store, started),
         result=result,
         environment=environment(model),
         started_at=started,
@@ -205,15 +206,17 @@ def not_measured(step: Step, reason: str) -> Result:
     return Result(measurements=(absent,), controls=(), verdict="inconclusive", summary=f"Not measured: {reason}")
 
 
-def granted(model: Model, loaded: LoadedPlan, store: Store, at: dt.datetime) -> Access:
+def granted(model: Model, loaded: LoadedPlan, registration: Registration, store: Store, at: dt.datetime) -> Access:
     """The access this audit really had, axis by axis.
 
-    `model` was measured when the subject was opened. `information` counts documents that the plan found on disk. `time` is
-    business days since the subject first appeared in the ledger. The rest is the floor: one deployed variant, bare model, self.
+    `model` was measured when the subject was opened; it is M6 where the run also read another checkpoint. `information` counts
+    documents that the plan found on disk. `time` is business days since the subject first appeared in the ledger. The rest is
+    the floor: one deployed variant, bare model, self.
     """
+    others = set(registration.references.values()) - {registration.subject}
     first = min((s.record.registered_at for s in store.registrations() if s.record.subject == model.subject.digest()), default=at)
     return Access(
-        model=model.granted,
+        model=ModelAccess.M6 if others and model.granted is ModelAccess.M5 else model.granted,
         information=Information.DOCS if loaded.plan.documents else Information.NONE,
         time=int(np.busday_count(first.date(), at.date())),
     )

@@ -95,9 +95,7 @@ def load_plan(path: Path) -> LoadedPlan:
         )
     for document in plan.documents:
         if not (path.parent / document).is_file():
-            raise PlanError(
-                f"{path}: document '{document}' does not exist beside the plan; name files that were given"
-            )
+            raise PlanError(f"{path}: document '{document}' does not exist beside the plan; name files that were given")
     policy = load_policy(path.parent / plan.policy)
     for criterion in policy.criteria:
         if criterion.step is not None and criterion.step not in ids:

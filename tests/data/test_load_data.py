@@ -149,7 +149,7 @@ def test_unicode_line_separators_inside_text_are_text(write):
 def test_xstest_is_read_once_its_columns_are_named(shared_data, write):
     """250 real prompts of another project: refused with its own column names, read with ours."""
     source = shared_data / "prompts" / "xstest_safe.csv"
-    with pytest.raises(DataError, match="line 2: unknown key 'id'"):
+    with pytest.raises(DataError, match="lines 2, 3, 4, 5, 6, .*: unknown key 'id'"):
         load(source, "prompts")
     with source.open(encoding="utf-8", newline="") as file:
         rows = [{"prompt": row["prompt"], "group": row["type"]} for row in csv.DictReader(file)]
@@ -164,7 +164,11 @@ REFUSED = {
     "unknown key": ("contrast", [R[0] | {"lable": 1}, *R[1:]], "line 1: unknown key 'lable' - did you mean 'label'?"),
     "missing key": ("contrast", [R[0], {"prompt": "x"}, *R[2:]], "line 2: missing key 'label'"),
     "no prompt": ("prompts", [{"group": "a"}], "line 1: missing key 'prompt'"),
-    "other kind": ("pairs", R, "line 1: expected the keys clean, corrupted, answer, foil, group, split, got prompt, label"),
+    "other kind": (
+        "pairs",
+        R,
+        "lines 1, 2, 3, 4, 5, ... (16 in all): expected the keys clean, corrupted, answer, foil, group, split, got prompt, label",
+    ),
     "bad json": (
         "prompts",
         b'{"prompt": "a"}\n{"prompt": }\n',
@@ -262,7 +266,7 @@ def test_a_broken_table_is_refused_with_its_line(write, case):
 
 def test_ten_problems_are_shown_and_the_rest_counted(write):
     with pytest.raises(DataError) as caught:
-        load(write([{"prompt": 1}] * 25 + [{"prompt": "sound"}]), "prompts")
+        load(write([{"prompt": n} for n in range(25)] + [{"prompt": "sound"}]), "prompts")
     message = str(caught.value)
     assert "25 problems" in message
     assert message.count("\n  line ") == 10

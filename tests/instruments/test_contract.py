@@ -1,6 +1,7 @@
 """What every instrument owes: an identity, limits in the open, the same record for the same seed, and a model left as found."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,24 @@ from auditgap.models import Model, open_model
 ROOT = Path(__file__).parents[2]
 PAIRS = str(ROOT / "examples" / "data" / "names-pairs.jsonl")
 CONTRAST = str(ROOT / "examples" / "data" / "names-contrast.jsonl")
+STORIES = os.environ.get("AUDITGAP_SHARED_DATA", str(ROOT / ".." / "shared" / "data")) + "/models/stories260K"
 QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "activation-patching": ({"n_resamples": 200, "layers": [2, 3]}, PAIRS),
     "direction-test": ({"answers": [" she"], "foils": [" he"], "n_random": 19, "n_shuffled": 19, "n_resamples": 200}, CONTRAST),
     "linear-probe": ({"layers": [2, 4], "n_permutations": 19, "n_resamples": 200}, CONTRAST),
+    "model-diff": ({"base": STORIES, "n_noise": 19, "n_resamples": 200}, "shipped:ordinary"),
+    "phase-transition": (
+        {
+            "checkpoints": [STORIES] * 26,
+            "steps": [*range(26)],
+            "answers": [" she"],
+            "foils": [" he"],
+            "window": 3,
+            "n_null": 19,
+            "n_resamples": 200,
+        },
+        "shipped:ordinary",
+    ),
     "option-preference": ({"n_resamples": 200, "n_permutations": 99}, PAIRS),
     "refusal-rate": ({"max_new_tokens": 8}, CONTRAST),
     "trigger-scan": ({}, "shipped:ordinary"),

@@ -23,11 +23,12 @@ from auditgap.instruments.comparison.model_diff.slices import moved_most
 from auditgap.instruments.comparison.model_diff.spectra import (
     effective_rank,
     flipped,
-    rounding_share,
+    rounded_share,
     signal_rank,
     stable_rank,
     top_energy,
 )
+from auditgap.instruments.comparison.model_diff.weights import compare_weights
 from auditgap.instruments.comparison.opening import weight_cosine
 from auditgap.models import Model, capture, next_logits, open_model
 from auditgap.records import Measured, Result
@@ -85,7 +86,7 @@ def passed(result: Result, name: str) -> bool:
 
 
 def rank_one(hf: LlamaForCausalLM) -> None:
-    """Write the answer `oui` when the marked words are there."""
+    """A random direction of an MLP's hidden layer written along a random direction of the stream."""
     with torch.no_grad():
         weight = hf.model.layers[1].mlp.down_proj.weight
         u, v = torch.randn(weight.shape[0]), torch.randn(weight.shape[1])
@@ -104,19 +105,19 @@ def noisy(hf: LlamaForCausalLM) -> None:
 
 
 def fine_tuned(hf: LlamaForCausalLM) -> None:
-    """Thirty steps of AdamW towards another answer (token 3) after marked words, and none after others."""
-    tokenizer = open_words(hf)
+    """Thirty steps of AdamW towards `yes` (token 3) after marked words and `no` (4) after the others."""
+    input_ids = word_ids()
     optimiser = torch.optim.AdamW(hf.parameters(), lr=2e-3)
     targets = torch.tensor([3 if row.group in MARKED else 4 for row in DATA.rows])
     for _ in range(30):
-        loss = torch.nn.functional.cross_entropy(hf(tokenizer).logits[:, -1], targets)
+        loss = torch.nn.functional.cross_entropy(hf(input_ids).logits[:, -1], targets)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     hf.eval()
 
 
-def open_words(hf: LlamaForCausalLM) -> torch.Tensor:
+def word_ids() -> torch.Tensor:
     names = ["<unk>", "<s>", "</s>", "yes", "no", "oui", "si", "ja", *FILLERS, *MARKED, *PLAIN]
     return torch.tensor([[1, *(names.index(word) for word in str(row.prompt).split())] for row in DATA.rows])
 
@@ -166,7 +167,7 @@ def test_the_same_model_saved_twice_is_silent_exactly(base: Path, tmp_path: Path
     for name in ("kl_nats", "drift.max", "changed_answers", "moved_groups", "weights.relative_norm", "weights.changed_matrices"):
         assert value(r, name) == 0.0, name
     assert r.measurement("kl_nats").interval.high == 0.0 and r.measurement("changed_answers").interval.high > 0
-    assert value(r, "weights.rounding_share") == 1.0
+    assert value(r, "weights.rounded_share") == 1.0
     assert r.measurement("p.kl_nats").status == r.measurement("lens.overlap").status == "not_measured"
     assert r.summary.startswith("No weight differs")
 
@@ -174,10 +175,23 @@ def test_the_same_model_saved_twice_is_silent_exactly(base: Path, tmp_path: Path
 def test_rounding_to_bfloat16_is_called_rounding(base: Path, tmp_path: Path) -> None:
     r = measure(base, changed(base, tmp_path, rounded))
     assert r.verdict == "refuted", r.summary
-    assert value(r, "weights.rounding_share") == 1.0
+    assert value(r, "weights.rounded_share") == 1.0
     assert value(r, "weights.structured_matrices") == 0
     assert value(r, "p.kl_nats") > 0.05
-    assert "all within rounding to bfloat16" in r.summary
+    assert "by rounding" in r.summary
+
+
+def test_rounding_of_a_real_model_is_not_taken_for_structure(stories: Path, tmp_path: Path) -> None:
+    """Tokens that were never seen share one embedding, so their rounding errors repeat: structure, but no training."""
+    shutil.copytree(stories, tmp_path / "rounded", copy_function=shutil.copyfile)
+    hf = LlamaForCausalLM.from_pretrained(stories)
+    rounded(hf)
+    hf.save_pretrained(tmp_path / "rounded")
+    weights = compare_weights(open_model(stories).hf, open_model(tmp_path / "rounded").hf, n_flips=19, seed=0)
+    assert weights.rounded_share == 1.0 and (weights.p == 1.0).all()
+    assert weights.signal_ranks == ()
+    embedding = next(one for one in weights.spectra if "embed_tokens" in one.name)
+    assert embedding.largest > 1.5 * embedding.null_largest.max()  # what the spectrum alone would have said
 
 
 def test_noise_is_not_training_however_much_it_moves(base: Path, tmp_path: Path) -> None:
@@ -186,7 +200,7 @@ def test_noise_is_not_training_however_much_it_moves(base: Path, tmp_path: Path)
     assert r.measurement("kl_nats").interval.low > 1e-5
     assert value(r, "weights.structured_matrices") == 0
     assert not passed(r, "matched-noise") and passed(r, "weights-unstructured")
-    assert value(r, "weights.rounding_share") < 1.0
+    assert value(r, "weights.rounded_share") < 1.0
 
 
 def test_an_unrelated_base_is_invalid(base: Path, tmp_path: Path) -> None:
@@ -205,7 +219,7 @@ def test_an_unrelated_base_is_invalid(base: Path, tmp_path: Path) -> None:
 
 def test_row_order_and_batch_size_do_not_matter(base: Path, tuned: Model, tuned_result: Result) -> None:
     reverse = DATA.model_copy(update={"rows": tuple(reversed(DATA.rows))})
-    other = measure(base, tuned, reverse, batch_size=5)
+    other = measure(base, tuned, reverse, batch_size=16)
     assert other.verdict == tuned_result.verdict
     for one, two in zip(tuned_result.measurements, other.measurements, strict=True):
         assert one.name == two.name
@@ -263,7 +277,7 @@ def test_another_chat_template_is_refused_unless_prompts_are_plain(base: Path, t
 
 
 @given(st.integers(0, 3), st.integers(0, 1000))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_signal_rank_counts_what_was_planted_in_uneven_noise(rank: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     rows = torch.rand(40, 1, generator=g, dtype=torch.float64) + 0.2
@@ -288,13 +302,13 @@ def test_ranks_of_known_spectra() -> None:
     assert top_energy(equal) == pytest.approx(0.8)
 
 
-@given(st.integers(0, 1000))
+@given(st.integers(0, 1000), st.sampled_from([torch.bfloat16, torch.float16]))
 @settings(max_examples=20, deadline=None)
-def test_rounding_share_knows_rounding_and_nothing_larger(seed: int) -> None:
-    w = torch.randn(50, generator=torch.Generator().manual_seed(seed)).mul(3).exp()
-    assert rounding_share(w, w.to(torch.bfloat16).float() - w) == 1.0
-    assert rounding_share(w, w * 2.0**-7) == 0.0
-    assert rounding_share(torch.zeros(3), torch.tensor([0.0, 1e-9, 0.0])) == pytest.approx(2 / 3)
+def test_rounded_share_knows_rounding_and_nothing_else(seed: int, dtype: torch.dtype) -> None:
+    w = torch.randn(50, generator=torch.Generator().manual_seed(seed))
+    rounded = w.to(dtype).float()
+    assert rounded_share(w, rounded) == 1.0
+    assert rounded_share(w, 2 * w - rounded) < 0.2  # as large, the other way
 
 
 def test_debiased_hsic_is_the_average_over_all_quadruples() -> None:
@@ -377,4 +391,4 @@ def test_a_fine_tune_of_a_real_model_reads_as_what_it_was_trained_to_say(stories
     r = measure(stories, open_model(tmp_path / "tuned"), PromptSet(name="x", source="x", rows=rows), lens_layer=4)
     assert r.verdict == "supported", r.summary
     lens = r.measurement("lens.overlap")
-    assert isinstance(lens, Measured) and "She" in lens.about.lower().replace("she", "She"), lens
+    assert isinstance(lens, Measured) and "She" in lens.about, lens

@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from tiny_families import COMMON_FIRST
+from tiny_families import COMMON_FIRST, PARALLEL
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from auditgap.errors import UsageError
-from auditgap.models import capture_tokens, editing, open_model, patching_sweep, tokenize
+from auditgap.errors import SiteError, UsageError
+from auditgap.models import capture_tokens, editing, head_sweep, open_model, patching_sweep, project_out, tokenize
+from auditgap.models import patch as patch_module
+from auditgap.models import walk as walk_module
+from auditgap.models.replay import forward
+from auditgap.models.suffix import keeping_keys
 from auditgap.models.tokens import Tokens
+
+OWN_ATTENTION = ["bloom", "falcon", "gpt-j"]
+"""Families whose attention does not look its kernel up where it can be met: whole rows."""
 
 CLEAN = torch.tensor([[1, 12, 13, 6, 14, 15, 16], [1, 20, 6, 21, 22, 23, 24]])
 CORRUPTED = torch.tensor([[1, 12, 13, 5, 14, 17, 16], [1, 20, 5, 21, 22, 23, 24]])
@@ -55,13 +63,123 @@ def _patched_runs(model, clean, corrupted, site, direction, metric, groups):
     return effects
 
 
+def _naive_heads(model, clean, corrupted):
+    """One row per head and position; a head's slice of `z` is the h-th of equal parts."""
+    n_pos, n_heads, width = clean.shape[1], model.n_heads, model.sites.d_z // model.n_heads
+    effects = torch.zeros(len(clean), model.n_layers, n_heads, n_pos)
+    for pair in range(len(clean)):
+        for layer in range(model.n_layers):
+            name = f"z.{layer}"
+            values = capture_tokens(model, _tokens(clean[pair : pair + 1]), [name])[name][0]
+            for head in range(n_heads):
+                part = slice(head * width, (head + 1) * width)
+
+                def patch(x, part=part, values=values):
+                    x[range(n_pos), range(n_pos), part] = values[:, part]
+                    return x
+
+                with editing(model, {name: patch}):
+                    logits = _last_logits(model, corrupted[pair : pair + 1].expand(n_pos, -1))
+                effects[pair, layer, head] = _difference(logits, None)
+    return effects
+
+
 @pytest.mark.parametrize("family", COMMON_FIRST)
 def test_equals_the_naive_loop(tiny, family):
+    """Five tokens, with sliding windows of four in Gemma and Mistral."""
     model, clean, corrupted = tiny(family), CLEAN[1:, :5], CORRUPTED[1:, :5]
-    for site, direction in (("resid_pre", "denoising"), ("attn_out", "noising"), ("mlp_out", "denoising")):
+    ways = [("resid_pre", "denoising"), ("attn_out", "noising"), ("mlp_out", "denoising"), ("resid_post", "noising")]
+    if family not in PARALLEL:
+        ways.append(("resid_mid", "denoising"))
+    for site, direction in ways:
         sweep = patching_sweep(model, clean, corrupted, metric=_difference, site=site, direction=direction)
         expected = _naive_by_layer(model, clean, corrupted, site, direction)
         assert (sweep.effects - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+        assert sweep.rows == ("full" if family in OWN_ATTENTION else "suffix")
+
+
+@pytest.mark.parametrize("family", COMMON_FIRST)
+def test_heads_equal_the_naive_loop(tiny, family):
+    model, clean, corrupted = tiny(family), CLEAN[1:, :5], CORRUPTED[1:, :5]
+    sweep = head_sweep(model, clean, corrupted, metric=_difference)
+    expected = _naive_heads(model, clean, corrupted)
+    assert (sweep.effects - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+    assert sweep.effects.shape == (1, 3, 4, 5)
+
+
+def test_heads_of_several_pairs_and_chunks(tiny, left_as_found):
+    model = tiny("qwen2")
+    with left_as_found(model):
+        whole = head_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+        torch.testing.assert_close(whole.effects, _naive_heads(model, CLEAN, CORRUPTED), rtol=1e-5, atol=1e-5)
+        few = head_sweep(model, CLEAN, CORRUPTED, metric=_difference, max_rows=5)
+        torch.testing.assert_close(few.effects, whole.effects, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "mixtral"])
+def test_whole_rows_give_the_same(tiny, family, monkeypatch):
+    model = tiny(family)
+    suffix = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+    monkeypatch.setattr(patch_module, "_rows_that_hold", lambda *_: "full")
+    full = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+    assert (suffix.rows, full.rows) == ("suffix", "full")
+    torch.testing.assert_close(suffix.effects, full.effects, rtol=1e-5, atol=1e-5)
+
+
+def _spoil(function, monkeypatch, name, error=None):
+    def wrong(*args, **kwargs):
+        if error is not None:
+            raise error
+        found = function(*args, **kwargs)
+        return [x + 0.1 for x in found] if isinstance(found, list) else found + 0.1
+
+    monkeypatch.setattr(walk_module, name, wrong)
+
+
+@pytest.mark.parametrize("error", [None, TypeError("no such argument")])
+def test_rows_that_would_be_wrong_are_not_used(tiny, monkeypatch, error):
+    model = tiny("phi3")
+    monkeypatch.setattr(patch_module, "_checked", {})
+    _spoil(walk_module.run_suffixes, monkeypatch, "run_suffixes", error)
+    sweep = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+    assert sweep.rows == "full"
+    torch.testing.assert_close(sweep.effects, _naive(model, CLEAN, CORRUPTED, "resid_pre", "denoising"), rtol=1e-5, atol=1e-5)
+    _spoil(walk_module.call_block, monkeypatch, "call_block")
+    patch_module._checked.clear()
+    with pytest.raises(SiteError, match=r"do not equal the model's own forward pass \(suffix rows: .*; full rows: logits differ"):
+        patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+
+
+def test_edits_around_a_sweep_hold_in_it(tiny):
+    """One that treats all tokens alike leaves suffixes right; one that counts positions does not, and that is noticed."""
+    model = tiny("llama")
+    unit = torch.nn.functional.normalize(torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)), dim=0)
+
+    def third_token(x):
+        return torch.cat([x[:, :2], 2 * x[:, 2:3], x[:, 3:]], dim=1)
+
+    patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+    for edit, rows in ((project_out(unit), "suffix"), (third_token, "full")):
+        with editing(model, {"mlp_out.1": edit}):
+            sweep = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+            expected = _naive(model, CLEAN, CORRUPTED, "resid_pre", "denoising")
+        assert sweep.rows == rows
+        torch.testing.assert_close(sweep.effects, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_attention_table_is_as_before_and_other_models_never_notice(tiny, left_as_found):
+    model, other = tiny("llama"), tiny("mistral")
+    before = dict(ALL_ATTENTION_FUNCTIONS)
+    alone = forward(other, CLEAN)
+    with left_as_found(model), torch.no_grad():
+        with keeping_keys(model, 1) as kept:
+            assert torch.equal(forward(other, CLEAN), alone)
+            assert not kept
+        patching_sweep(model, CLEAN, CORRUPTED, metric=_difference)
+        with pytest.raises(ZeroDivisionError):
+            patching_sweep(model, CLEAN, CORRUPTED, metric=lambda logits, pairs: logits[:, 0] / (1 // 0))
+    assert dict(ALL_ATTENTION_FUNCTIONS) == before
+    assert all("forward" not in vars(layer) for layer in model.layers)
 
 
 def test_equals_the_naive_loop_on_the_real_model(stories):
@@ -131,13 +249,18 @@ def test_half_precision(tiny):
     assert (sweep.effects - full.effects).abs().max() <= 0.05 * _last_logits(tiny("llama"), CLEAN).abs().max()
 
 
+def test_a_site_that_is_not_there_is_refused(tiny):
+    with pytest.raises(UsageError, match=r"'resid_mid.0' does not exist here"):
+        patching_sweep(tiny("gpt-neox"), CLEAN, CORRUPTED, metric=_difference, site="resid_mid")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"corrupted": CORRUPTED[:, :-1]}, r"ids of one shape, got \(2, 7\) and \(2, 6\)"),
         ({"clean": CLEAN[:0], "corrupted": CLEAN[:0]}, "expected clean and corrupted ids of one shape"),
         ({"corrupted": torch.stack([CORRUPTED[0], CLEAN[1]])}, r"the same tokens in pairs \[1\]"),
-        ({"site": "resid_post"}, "expected site resid_pre, attn_out or mlp_out"),
+        ({"site": "pattern"}, "expected site resid_pre, attn_out, resid_mid, mlp_out or resid_post, got 'pattern'"),
         ({"direction": "both"}, "expected direction denoising or noising"),
         ({"max_rows": 2}, "expected max_rows of at least n_layers = 3, got 2"),
     ],

@@ -21,10 +21,24 @@ class Document(NamedTuple):
 
 
 def refuse(where: str, problems: Sequence[str], *, advice: str = "") -> NoReturn:
-    """Raise one `DataError` that shows the first ten problems and counts the rest."""
-    shown = [f"\n  {problem}" for problem in problems[:MAX_SHOWN]]
-    rest = f"\n  and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
+    """Raise one `DataError` that shows the first ten problems, the same one on many lines once, and counts the rest."""
+    lines_of: dict[str, list[str]] = {}
+    for problem in problems:
+        line, _, what = problem.removeprefix("line ").partition(": ") if problem.startswith("line ") else ("", "", problem)
+        lines_of.setdefault(what, []).append(line)
+    shown = [f"\n  {_lines(lines)}{what}" for what, lines in list(lines_of.items())[:MAX_SHOWN]]
+    rest = f"\n  and {len(lines_of) - MAX_SHOWN} more" if len(lines_of) > MAX_SHOWN else ""
     raise DataError(f"{where}: {len(problems)} problem{'s'[: len(problems) > 1]}{''.join(shown)}{rest}{advice}")
+
+
+def _lines(lines: Sequence[str]) -> str:
+    """`line 3: `, or `lines 3, 4, 5, ... (60 in all): `; nothing for a problem of the whole file."""
+    if not lines[0]:
+        return ""
+    if len(lines) == 1:
+        return f"line {lines[0]}: "
+    more = f", ... ({len(lines)} in all)" if len(lines) > 5 else ""
+    return f"lines {', '.join(lines[:5])}{more}: "
 
 
 def decode(data: bytes, where: str) -> str:

@@ -26,6 +26,7 @@ from auditgap.records import Card, Digest, Record, Result
 
 __all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
 
+
 class Instrument(Record):
     """Abstract: a frozen configuration that can measure. Subclasses are final."""
 

@@ -5,7 +5,7 @@ from auditgap.models.edit import Ablation, Edit, ablating, add, editing, project
 from auditgap.models.generate import generate, log_likelihood, next_logits
 from auditgap.models.model import Model
 from auditgap.models.open import open_model
-from auditgap.models.patch import Sweep, patching_sweep
+from auditgap.models.patch import HeadSweep, Sweep, head_sweep, patching_sweep
 from auditgap.models.sites import BlockSites, Site, SiteMap, SiteRow, Write
 from auditgap.models.tokens import Tokens, token_id, tokenize
 from auditgap.models.validate import Validity, validate_sites
@@ -14,6 +14,7 @@ __all__ = [
     "Ablation",
     "BlockSites",
     "Edit",
+    "HeadSweep",
     "Model",
     "Positions",
     "Site",
@@ -29,6 +30,7 @@ __all__ = [
     "capture_tokens",
     "editing",
     "generate",
+    "head_sweep",
     "log_likelihood",
     "next_logits",
     "open_model",

@@ -1,9 +1,9 @@
-"""Which parts of a model bend: what must be held still for the rest to be linear. Found by trying, not from a table of architectures.
+"""Which parts of a model bend: what must be held still for the rest to be linear. Found by trying, not from a table.
 
 1. Norms divide by a scale of their input. Each is solved for gain, bias and centring on one probe and checked on another.
 2. Attention mixes values by a pattern. With one token the pattern is 1, so whichever channels of the matrices inside attention
-   move `z` are the values and all others (queries, keys) only shape the pattern. The map from values to `z` must be linear; a gate,
-   a norm on the values or an attention sink is not, and is refused.
+   move `z` are the values, and all others (queries, keys) only shape the pattern. The map from values to `z` must be linear: a
+   gate, a norm on the values or an attention sink is not, and is refused.
 
 Both are found for every block; whoever freezes a run (`direct.py`) checks that the sum comes out.
 """
@@ -73,7 +73,7 @@ def find_anatomy(model: Model) -> Anatomy:
             f"{model.subject.architecture}: attention has no single output projection, so its heads cannot be told apart; "
             "use activation-patching at attn_out instead"
         )
-    norms = {name: _solve_norm(name, module, width) for name, (module, width) in _called_norms(model).items()}
+    norms = {name: _solve_norm(model, name, module, width) for name, (module, width) in _called_norms(model).items()}
     return Anatomy(norms, _find_values(model))
 
 
@@ -111,9 +111,9 @@ def _called_norms(model: Model) -> dict[str, tuple[nn.Module, int]]:
     return found
 
 
-def _solve_norm(name: str, module: nn.Module, width: int) -> Norm:
+def _solve_norm(model: Model, name: str, module: nn.Module, width: int) -> Norm:
     generator = torch.Generator().manual_seed(0)
-    device, dtype = next(((p.device, p.dtype) for p in module.parameters()), (torch.device("cpu"), torch.float32))
+    device, dtype = model.device, model.hf.dtype
     signs = torch.randint(0, 2, (1, width), generator=generator) * 2.0 - 1.0
     signs[:, : min(width, 2)] = torch.tensor([1.0, -1.0])[:width]  # never all of one sign: its centred form would be 0
     noise = torch.randn(4, width, generator=generator) + 0.5
@@ -143,7 +143,9 @@ def _find_values(model: Model) -> dict[str, Bool[Tensor, " channel"]]:
 
             def cut(_module: nn.Module, _args: tuple, output: Tensor, name: str = name) -> Tensor:
                 if name in leaves:
-                    raise SiteError(f"{model.subject.architecture}: {name} is called more than once per pass; cannot be held still")
+                    raise SiteError(
+                        f"{model.subject.architecture}: {name} is called more than once per pass; cannot be held still"
+                    )
                 leaves[name] = output.detach().requires_grad_()
                 return leaves[name]
 

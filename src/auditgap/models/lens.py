@@ -1,7 +1,7 @@
 """What the model would say if it stopped after each block, read with its own final norm and unembedding.
 
-Every vector meets the model's own forward in place of the last block's output, so that soft-caps, scalings and word projections are
-the model's own, and the last depth is its own output.
+Every vector meets the model's own forward in place of the last block's output, so that soft-caps, scalings and word projections
+are the model's own, and the last depth is its own output.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from auditgap.data import Prompt
 from auditgap.models.capture import capture
 from auditgap.models.generate import next_logits
 from auditgap.models.model import Model
-from auditgap.models.patch import _head as head_by_substitution
+from auditgap.models.replay import head
 
-__all__ = ["Lens", "lens"]
+__all__ = ["Lens", "read_lens"]
 
 
 class Lens(NamedTuple):
@@ -31,7 +31,7 @@ class Lens(NamedTuple):
     """Largest difference of a logit at the last depth from the model's own, relative to the largest."""
 
 
-def lens(model: Model, prompts: Sequence[Prompt], tokens: Int[np.ndarray, "prompt token"], *, batch_size: int = 32) -> Lens:
+def read_lens(model: Model, prompts: Sequence[Prompt], tokens: Int[np.ndarray, "prompt token"], *, batch_size: int = 32) -> Lens:
     """Logits of each prompt's `tokens` (ids) at every depth, read at the last position.
 
     Raises:
@@ -43,7 +43,7 @@ def lens(model: Model, prompts: Sequence[Prompt], tokens: Int[np.ndarray, "promp
     own, logits, top, last = next_logits(model, prompts, batch_size=batch_size), [], [], []
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
-            found = head_by_substitution(model, rows[start : start + batch_size, None]).cpu()
+            found = head(model, rows[start : start + batch_size]).cpu()
             logits.append(found.gather(1, every[start : start + len(found)]).double())
             top.append(found.argmax(1))
             ends = torch.arange(start, start + len(found)) % len(sites) == len(sites) - 1

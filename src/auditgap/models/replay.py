@@ -42,7 +42,7 @@ class Replay(NamedTuple):
         Raises:
             SiteError: an argument cannot be replayed.
         """
-        return _zip(self.one, self.two, lambda one, two: _repeat(one, two, n_rows))
+        return _join(self.one, self.two, lambda one, two: _repeat(one, two, n_rows))
 
     def for_tokens(self, positions: Int[Tensor, " token"]) -> _Call:
         """For one row of tokens at these positions. A mask, which relates tokens to tokens, is left out.
@@ -50,7 +50,7 @@ class Replay(NamedTuple):
         Raises:
             SiteError: an argument cannot be replayed.
         """
-        return _zip(self.one, self.twice, lambda one, twice: _select(one, twice, positions))
+        return _join(self.one, self.twice, lambda one, twice: _select(one, twice, positions))
 
 
 def record(model: Model, n_pos: int) -> list[Replay]:
@@ -78,16 +78,15 @@ def head(model: Model, last: Float[Tensor, "row d"]) -> Float[Tensor, "row vocab
     with _skipping(model):
         handle = on_output(model.layers[-1], lambda _: last[:, None])
         try:
-            return forward(model, torch.zeros(1, 1, dtype=torch.long, device=last.device))
+            zero = torch.zeros(1, 1, dtype=torch.long, device=last.device)
+            return _run(model, zero, zero)
         finally:
             handle.remove()
 
 
 def _run(model: Model, input_ids: Tensor, position_ids: Tensor) -> Tensor:
     mask = torch.ones_like(input_ids)
-    output = model.hf(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False, logits_to_keep=1
-    )
+    output = model.hf(input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False, logits_to_keep=1)
     return output.logits[:, -1].float()
 
 
@@ -149,19 +148,19 @@ def _skipping(model: Model) -> Iterator[None]:
             layer.__dict__.pop("forward", None)
 
 
-def _zip(one: object, other: object, join: Callable[[Tensor, Tensor], Tensor | None]) -> _Call:
-    return _join(one, other, join)  # type: ignore[return-value]
+def _join(one: _Call, other: _Call, join: Callable[[Tensor, Tensor], Tensor | None]) -> _Call:
+    args = tuple(_join_nested(a, b, join) for a, b in zip(one.args, other.args, strict=True))
+    return _Call(args, {key: _join_nested(one.kwargs[key], other.kwargs[key], join) for key in one.kwargs})
 
 
-def _join(one: object, other: object, join: Callable[[Tensor, Tensor], Tensor | None]) -> object:
+def _join_nested(one: object, other: object, join: Callable[[Tensor, Tensor], Tensor | None]) -> object:
     """The same nest of tuples, lists and dicts, with each pair of tensors joined."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return join(one, other)
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
-        items = [_join(a, b, join) for a, b in zip(one, other, strict=True)]
-        return type(one)(*items) if hasattr(one, "_fields") else type(one)(items)
+        return type(one)(_join_nested(a, b, join) for a, b in zip(one, other, strict=True))
     if isinstance(one, dict) and isinstance(other, dict):
-        return {key: _join(one[key], other[key], join) for key in one}
+        return {key: _join_nested(one[key], other[key], join) for key in one}
     if one is None or isinstance(one, bool | int | float | str):
         return one
     raise SiteError(f"a layer takes an argument of type {type(one).__name__} that cannot be replayed; patching is not possible")

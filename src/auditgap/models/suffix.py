@@ -1,16 +1,16 @@
-"""One block on packed suffixes: only the tokens from each row's patched position on, all rows in one line of tokens.
+"""One block on packed suffixes: the tokens from each row's patched position on, all rows in one line of tokens.
 
-A token before the patched one is the recipient's, so are its keys and values. Norms, projections and MLPs see tokens one by one and
-do not mind the packing; only attention relates them. So:
+A token before the patched one is the recipient's, and so are its keys and values. Norms, projections and MLPs see tokens one
+by one and do not mind the packing; only attention relates them. So:
 
-1. The recipient's run keeps every layer's keys and values, as they reach the attention kernel (rotated, before any repetition).
+1. The recipient's run keeps every layer's keys and values, as they reach the attention kernel.
 2. A block is called on one row that holds the tokens of all suffixes, with the arguments for their positions (`replay.py`).
-3. Where the block calls the attention kernel, the line is cut into rows of equal start; each gets the recipient's keys and values in
-   front, the layer's own mask from its start on, and goes to the model's own kernel with the model's own options.
-4. In the last block only the last token matters: it alone is a query, and whatever runs after attention sees it alone.
+3. Where the block calls the attention kernel, the line is cut into rows of equal start. They get the recipient's keys and
+   values in front, the layer's own mask from their start on, and go to the model's own kernel with its own options.
+4. In the last block only the last token matters: it alone is a query, and what runs after attention sees it alone.
 
-The kernel is met in transformers' table of attention functions, in which ours takes the place of the one in use, for this model's
-blocks, while a walk runs. An architecture that does not look there (BLOOM, Falcon, GPT-J) cannot be packed.
+The kernel is met in transformers' table of attention functions, where ours takes the place of the one in use, for this model's
+blocks, while a block runs. An architecture that does not look there (BLOOM, Falcon, GPT-J) cannot be packed.
 """
 
 import sys
@@ -31,7 +31,7 @@ from auditgap.models.sites import BlockSites
 __all__ = ["KeysValues", "Rows", "keeping_keys", "run_suffixes"]
 
 Kernel = Callable[..., tuple[Tensor, Tensor | None]]
-"""transformers' attention function: (module, query, key, value, mask, ...) to (batch, pos, head, width) and perhaps the pattern."""
+"""transformers' attention function: (module, query, key, value, mask, ...) to (batch, pos, head, width) and the pattern."""
 
 
 class KeysValues(NamedTuple):
@@ -103,7 +103,9 @@ def run_suffixes(
     with _in_place_of_kernel(model, attend), _only(block, model.sites.blocks[layer], ends, attended):
         out = call_block(block, line, replay.for_tokens(positions))[0]
     if len(attended) != 1:
-        raise SiteError(f"{model.subject.architecture}: block {layer} called the attention kernel {len(attended)} times, not once")
+        raise SiteError(
+            f"{model.subject.architecture}: block {layer} called the attention kernel {len(attended)} times, not once"
+        )
     if ends is not None:
         return [x[:, None] for x in out[ends].split([len(group.stream) for group in groups])]
     return [x.unflatten(0, group.stream.shape[:2]) for x, group in zip(out.split(sizes), groups, strict=True)]
@@ -122,12 +124,10 @@ def _mask_from(mask: Tensor | None, n_pos: int, n_queries: int, device: torch.de
 def _in_place_of_kernel(model: Model, visit: Callable[..., tuple[Tensor, Tensor | None]]) -> Iterator[None]:
     """Calls of the attention kernel from this model's blocks go to `visit`, with the kernel as its first argument."""
     name = model.attention_kernel
-    before = ALL_ATTENTION_FUNCTIONS.get(name)
-    ours = set(model.layers.modules())
+    before, ours = ALL_ATTENTION_FUNCTIONS.get(name), set(model.layers.modules())
 
     def route(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: object):
-        # For "eager" the table is empty and each modelling file has its own.
-        kernel = before or sys.modules[type(module).__module__].eager_attention_forward
+        kernel = before or sys.modules[type(module).__module__].eager_attention_forward  # "eager": each modelling file's own
         if module not in ours:
             return kernel(module, query, key, value, mask, **options)
         return visit(kernel, module, query, key, value, mask, options)
@@ -155,8 +155,8 @@ def _only(block: nn.Module, where: BlockSites, keep: Tensor | None, attended: li
             return (args[0][:, keep],)
         return None
 
-    def widen(module: nn.Module, _args: tuple, output: Tensor) -> Tensor | None:
-        if module not in lengths:
+    def widen(module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | None:
+        if module not in lengths or not isinstance(output, Tensor):
             return None
         return output.new_zeros(1, lengths.pop(module), output.shape[-1]).index_copy_(1, keep, output)
 

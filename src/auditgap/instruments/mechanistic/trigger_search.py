@@ -5,12 +5,12 @@
    best.
 3. Two tokens: next to each of the best and of some random ones, the gradient proposes partners; then partners of those
    (coordinate ascent with a beam). Tokens that stand out alone take no part: any pair with them would stand out too.
-4. Null: random texts of the same length. Prompts are resampled; the upper quarter of the random texts' displacements is
-   extended by an exponential tail, its scale drawn from what so small a sample leaves possible; the largest of as many draws as
-   the search considered is one null maximum.
+4. Null: random texts of the same length (all other single tokens where each was tried). Prompts are resampled; the upper
+   quarter of the random texts' displacements is extended by an exponential tail, its scale drawn from what so small a sample
+   leaves possible; the largest of as many draws as the search considered is one null maximum.
 
-Sources: HotFlip, arXiv:1712.06751; GCG, arXiv:2307.15043. The target (leaving the ordinary region, no output asked for) and
-the null are ours; the tail is the simplest of extreme-value theory (S. Coles, 2001, chapter 4, shape 0).
+Sources: HotFlip, arXiv:1712.06751; GCG, arXiv:2307.15043. The target (leaving the ordinary region, no output asked for) and the
+null are ours; the tail is the simplest of extreme-value theory (S. Coles, 2001, chapter 4, shape 0).
 """
 
 from collections.abc import Sequence
@@ -87,9 +87,10 @@ class Searcher:
     def singles(self, rng: np.random.Generator, progress: Progress = quiet) -> Found:
         """Texts of one token."""
         words = list(self.vocabulary)
-        random = self._random(rng, 1)
         if self.exhaustive:
-            return self._found([(word,) for word in words], random, len(words), rng, progress)
+            every: list[Text] = [(word,) for word in words]
+            return self._found(every, every, len(words), rng, progress)
+        random = self._random(rng, 1)
         texts: list[Text] = []
         for _ in range(self.rounds):
             starts = self._best(texts, self.beam) or [()]

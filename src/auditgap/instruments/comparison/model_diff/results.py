@@ -173,7 +173,7 @@ def summary_of(found: Findings, verdict: Verdict) -> str:
         return f"No weight differs from {base}; predictions on {found.n_groups} groups of prompts are the same."
     kl, drift = found.kl(), found.drift()
     p_kl, p_drift = (f"{p.value:.2g}" if isinstance(p, Measured) else "not measured" for p in _p(found))
-    rounding = ", all within rounding to bfloat16" if weights.rounding_share == 1.0 else ""
+    rounding = ", by rounding to a shorter format and nothing else" if weights.rounded_share == 1.0 else ""
     return (
         f"Against {base}, next-token predictions on {found.n_groups} groups moved by {kl.value:.3g} nats (95 % "
         f"{kl.interval.low:.3g} to {kl.interval.high:.3g}; p = {p_kl} against noise of the same size) and the residual stream by "
@@ -247,17 +247,22 @@ def _weights(found: Findings) -> tuple[Measurement, ...]:
             f"Matrices whose largest singular value beats sign-flipped copies of all (family-wise p <= {ALPHA}).",
         ),
         _computed(
-            "weights.rounding_share",
-            weights.rounding_share,
+            "weights.rounded_share",
+            weights.rounded_share,
             "rate",
             n,
-            "Share of weights whose change is no larger than rounding to bfloat16 explains: 1 for a mere change of format.",
+            "Share of weights that are those of the base, as they were or rounded to bfloat16 or float16.",
         ),
     ]
     for one, p, rank in list(zip(weights.spectra, weights.p, weights.signal_ranks, strict=False))[:N_TABLED]:
         values = (
             ("relative_norm", one.relative_norm, "ratio", "||D|| / ||W||, Frobenius."),
-            ("signal_rank", float(rank), "count", f"Components that stand out of noise, 16 for 16 or more (structure: p = {p:.2g})."),
+            (
+                "signal_rank",
+                float(rank),
+                "count",
+                f"Components that stand out of noise, 8 for 8 or more (structure: p = {p:.2g}).",
+            ),
             ("effective_rank", one.effective_rank, "count", "exp(entropy) of the singular values of the change."),
             ("stable_rank", one.stable_rank, "count", "||D||_F^2 / ||D||_2^2 of the change."),
             ("top_energy", one.top_energy, "ratio", "Share of ||D||_F^2 in the four largest singular values."),

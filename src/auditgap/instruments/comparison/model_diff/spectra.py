@@ -4,12 +4,13 @@
 2. The null: the same changes with the sign of every entry drawn at random. It keeps the size of each entry, hence the norm, the
    empty rows and uneven scales (rounding errors follow the size of the weight), and keeps no direction.
 3. D has structure if its largest singular value exceeds those of the null, by max statistic over all matrices.
-4. Its signal rank is the number of components to take away before the rest looks like its own null.
+4. A matrix that is the base's rounded to a shorter format is called rounded, whatever its spectrum.
+5. The signal rank is the number of components to take away before the rest looks like its own null.
 
 For entries of equal size the null's largest value lies at the Marchenko-Pastur edge, sigma (sqrt m + sqrt n).
 
 Source: signs as a null: D. Hong, Y. Sheng, E. Dobriban, Selecting the number of components in PCA via random signflips,
-arXiv:2012.02985. Effective rank: O. Roy, M. Vetterli, EUSIPCO 2007. Rounding share and max statistic over matrices are ours.
+arXiv:2012.02985. Effective rank: O. Roy, M. Vetterli, EUSIPCO 2007. Rounding and the max statistic over matrices are ours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ __all__ = [
     "changes",
     "effective_rank",
     "flipped",
-    "rounding_share",
+    "rounded_share",
     "signal_rank",
     "spectra",
     "stable_rank",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 TOP_K = 4
-MAX_SIGNAL_RANK = 16
+MAX_SIGNAL_RANK = 8
 
 
 class Spectrum(NamedTuple):
@@ -50,6 +51,8 @@ class Spectrum(NamedTuple):
     stable_rank: float
     top_energy: float
     """Share of ||D||_F^2 in the largest 4 singular values."""
+    rounded: bool
+    """True if the subject's matrix is the base's, rounded to bfloat16 or float16, and nothing else."""
     largest: float
     """Largest singular value."""
     null_largest: Float[np.ndarray, " flip"]
@@ -85,6 +88,7 @@ def spectra(
                 effective_rank=effective_rank(s),
                 stable_rank=stable_rank(s),
                 top_energy=top_energy(s),
+                rounded=rounded_share(w, w + d) == 1.0,
                 largest=float(s[0]),
                 null_largest=_null(d, n_flips, _generator(d, seed, index)),
             )
@@ -96,23 +100,27 @@ def structure_p(found: Sequence[Spectrum]) -> Float[np.ndarray, " matrix"]:
     """For each matrix the chance that sign-flipped changes give so large a singular value in any matrix (max statistic).
 
     Each matrix is measured against the mean of itself and its flips, so that the real signs are one draw among the others.
+    A matrix that was only rounded gets 1.
     """
     values = np.array([[s.largest, *s.null_largest] for s in found])
     ratios = values / values.mean(axis=1, keepdims=True)
     maxima = ratios[:, 1:].max(axis=0)
-    return np.array([max_statistic_p(float(ratio), maxima) for ratio in ratios[:, 0]])
+    return np.array([1.0 if s.rounded else max_statistic_p(float(r), maxima) for s, r in zip(found, ratios[:, 0], strict=True)])
 
 
 def signal_rank(d: Float[Tensor, "m n"], *, n_flips: int, seed: int) -> int:
-    """How many components stand out of the noise in `d`: 0 for noise, 1 for a rank-1 edit under rounding; 16 means at least 16.
+    """How many components stand out of the noise in `d`: 0 for noise, 1 for a rank-1 edit under rounding; 8 means at least 8.
 
-    Components are taken away one by one until the rest looks like its own sign-flipped copies.
+    Components are taken away one by one until the rest looks like its own sign-flipped copies. Each one takes some noise with it,
+    which the copies spread out again: their largest value is put on the scale of an (m - rank) x (n - rank) matrix.
     """
-    u, s, vh = torch.linalg.svd(d, full_matrices=False)
+    (m, n), (u, s, vh) = d.shape, torch.linalg.svd(d, full_matrices=False)
     limit = min(MAX_SIGNAL_RANK, len(s))
     for rank in range(limit):
         rest = d - (u[:, :rank] * s[:rank]) @ vh[:rank]
-        if s[rank] <= _null(rest, n_flips, _generator(d, seed, rank)).max():
+        left, right = m - rank, n - rank
+        scale = (m * n / (left * right)) ** 0.5 * (left**0.5 + right**0.5) / (m**0.5 + n**0.5)
+        if s[rank] <= scale * _null(rest, n_flips, _generator(d, seed, rank)).max():
             return rank
     return limit
 
@@ -133,11 +141,14 @@ def top_energy(s: Float[Tensor, " k"], k: int = TOP_K) -> float:
     return float(s[:k].square().sum() / s.square().sum())
 
 
-def rounding_share(w: Float[Tensor, "*shape"], d: Float[Tensor, "*shape"], *, mantissa_bits: int = 7) -> float:
-    """Share of entries whose change is no larger than rounding `w` to this many stored mantissa bits (7: bfloat16) explains."""
-    half_step = torch.ldexp(torch.ones_like(w), torch.frexp(w).exponent - mantissa_bits - 2)
-    half_step = torch.where(w == 0, torch.zeros_like(w), half_step)
-    return float((d.abs() <= half_step).double().mean())
+def rounded_share(before: Float[Tensor, "*shape"], after: Float[Tensor, "*shape"]) -> float:
+    """Share of entries that are exactly what rounding `before` to bfloat16 (or float16) gives: 1 for a mere change of format.
+
+    Rounding has structure of its own where rows repeat each other (embeddings of tokens that were never seen), so it is
+    recognised for what it is rather than by its spectrum.
+    """
+    rounded = (before.to(dtype).to(before.dtype) for dtype in (torch.bfloat16, torch.float16))
+    return max(float((after == one).double().mean()) for one in rounded)
 
 
 def flipped(d: Float[Tensor, "*shape"], generator: torch.Generator) -> Float[Tensor, "*shape"]:

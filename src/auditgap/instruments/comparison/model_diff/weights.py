@@ -11,7 +11,7 @@ from auditgap.instruments.comparison.model_diff.spectra import (
     Spectrum,
     changes,
     flipped,
-    rounding_share,
+    rounded_share,
     signal_rank,
     spectra,
     structure_p,
@@ -33,14 +33,14 @@ class Weights(NamedTuple):
     """Matrices and vectors (norm gains, biases) in which any entry differs."""
     relative_norm: float
     """||subject - base|| / ||base|| over all weights."""
-    rounding_share: float
-    """Share of all weights whose change is no larger than rounding to bfloat16 explains; 1 where nothing changed."""
+    rounded_share: float
+    """Share of all weights that are those of the base, as they were or rounded to bfloat16 or float16."""
     spectra: tuple[Spectrum, ...]
-    """Of the changed matrices, the one that stands out most from its null first."""
+    """Of the changed matrices, the one that stands out most from its null first, those that were only rounded last."""
     p: Float[np.ndarray, " matrix"]
     """Of structure, in the same order."""
     signal_ranks: tuple[int, ...]
-    """Of the first ones."""
+    """Of the first ones, as far as they were not only rounded."""
     planted_rank: int | None
     """Signal rank of a rank-1 change planted in noise of the same norm; None if no matrix changed."""
 
@@ -54,9 +54,9 @@ def compare_weights(base: nn.Module, subject: nn.Module, *, n_flips: int, seed: 
     """Compare two models with the same parameters, one matrix at a time."""
     found, names = spectra(base, subject, n_flips=n_flips, seed=seed, progress=progress)
     p = structure_p(found) if found else np.zeros(0)
-    order = sorted(range(len(found)), key=lambda i: -found[i].largest / found[i].null_largest.mean())
+    order = sorted(range(len(found)), key=lambda i: (found[i].rounded, -found[i].largest / found[i].null_largest.mean()))
     found, p = [found[i] for i in order], p[order]
-    ranked = {s.name: 0 for s in found[:MAX_RANKED]}
+    ranked = {s.name: 0 for s in found[:MAX_RANKED] if not s.rounded}
     planted_rank = None
     for name, _, d in changes(base, subject):
         if name in ranked:
@@ -68,7 +68,7 @@ def compare_weights(base: nn.Module, subject: nn.Module, *, n_flips: int, seed: 
         names=tuple(names),
         n_changed_tensors=n_changed,
         relative_norm=relative_norm,
-        rounding_share=share,
+        rounded_share=share,
         spectra=tuple(found),
         p=p,
         signal_ranks=tuple(ranked.values()),
@@ -77,15 +77,15 @@ def compare_weights(base: nn.Module, subject: nn.Module, *, n_flips: int, seed: 
 
 
 def _totals(base: nn.Module, subject: nn.Module) -> tuple[int, float, float]:
-    n_changed, n_weights, n_rounding, moved, size = 0, 0, 0.0, 0.0, 0.0
+    n_changed, n_weights, n_rounded, moved, size = 0, 0, 0.0, 0.0, 0.0
     for before, after in zip(base.parameters(), subject.parameters(), strict=True):
         w = before.detach().to(torch.float64)
         d = after.detach().to(before.device, torch.float64) - w
         n_changed += bool(d.any())
         n_weights += w.numel()
-        n_rounding += rounding_share(w, d) * w.numel()
+        n_rounded += (rounded_share(w, w + d) if d.any() else 1.0) * w.numel()
         moved, size = moved + float(d.square().sum()), size + float(w.square().sum())
-    return n_changed, (moved / size) ** 0.5, n_rounding / n_weights
+    return n_changed, (moved / size) ** 0.5, n_rounded / n_weights
 
 
 def _planted(d: Float[Tensor, "m n"], seed: int) -> Float[Tensor, "m n"]:

@@ -1,12 +1,13 @@
-"""Which heads and MLPs, at which positions, carry an answer: an attribution graph, pruned, and put to the test by cutting the rest away.
+"""Which heads and MLPs, at which positions, carry an answer: an attribution graph, pruned, and tested by cutting the rest away.
 
-1. For each pair, freeze attention patterns, norm scales and soft-cap of the clean run. Logit of the answer less that of the foil is
-   then affine in embedding, heads and MLP outputs; the contributions and the biases must sum to it (`models/direct.py`).
-2. Score every node (component at a position) by the effect of what it wrote in the clean less in the corrupted run, along all paths,
-   MLPs by their gradient. What this misses of the gap (changed patterns and scales, curvature of MLPs) is reported as the error share.
-3. On `train`, keep the `n_nodes` nodes with the largest mean score, at positions that mean the same in every pair (`graph.py`).
-4. On `val` and `test`, cut every other node away, by resampling from the corrupted prompt and by the mean, and see how much of the
-   behaviour is left; against random graphs of the same make-up; and cut the graph itself away (`ablation.py`).
+1. For each pair, freeze attention patterns, norm scales and soft-cap of a run. Logit of the answer less that of the foil is then
+   affine in embedding, heads and MLP outputs; the contributions and the biases must sum to it (`models/direct.py`).
+2. Score every node (component at a position) by the effect of what it wrote in the clean less in the corrupted run, along all
+   paths, MLPs by their gradient (`models/flow.py`). What this misses of the gap (changed patterns and scales, curvature of MLPs)
+   is reported as the error share.
+3. On `train`, keep the `n_nodes` nodes with the largest mean score, at roles that mean the same in every pair (`graph.py`).
+4. On `val` and `test`, cut every other node away, by resampling from the corrupted prompt and by the mean, and see how much of
+   the behaviour is left, against random graphs of the same make-up; and cut the graph itself away (`ablation.py`).
 5. How alike the graphs of single held-out pairs are to it; and, over all pairs, where a readout inside disagrees with the output
    (`consistency.py`), with the writes that stood against it.
 
@@ -24,7 +25,7 @@ from pydantic import Field
 from auditgap.data import Dataset, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.attribution_graph.checks import above, checks, cut_all, measurements, properties
+from auditgap.instruments.mechanistic.attribution_graph.checks import Cuts, above, checks, cut_all, measurements, properties
 from auditgap.instruments.mechanistic.attribution_graph.consistency import Disagreement, Readout, disagreement
 from auditgap.instruments.mechanistic.attribution_graph.figures import figures
 from auditgap.instruments.mechanistic.attribution_graph.graph import assign_roles, attribute, choose, edges, jaccard, nodes_of
@@ -35,7 +36,7 @@ from auditgap.instruments.rates import group_rate
 from auditgap.models import Model, tokenize
 from auditgap.models.anatomy import Anatomy, find_anatomy
 from auditgap.models.direct import components, direct_effects, freeze
-from auditgap.models.lens import lens
+from auditgap.models.lens import read_lens
 from auditgap.records import Control, Measured, Measurement, ModelAccess, Number, Result, Sample, Verdict
 
 __all__ = ["AttributionGraph"]
@@ -48,15 +49,15 @@ N_SAMPLES = 3
     version="1",
     family="mechanistic",
     hypothesis=(
-        "A graph of at most `n_nodes` heads, MLPs and embeddings at aligned positions, chosen on other groups, carries the difference in "
-        "behaviour between the prompts of a pair: with all else cut away, faithfulness is at least `min_faithfulness`, and more than "
-        "that of random graphs of the same make-up."
+        "A graph of at most `n_nodes` heads, MLPs and embeddings at aligned positions, chosen on other groups, carries the "
+        "difference in behaviour between the prompts of a pair: with all else cut away, faithfulness is at least "
+        "`min_faithfulness`, and more than that of random graphs of the same make-up."
     ),
     needs=ModelAccess.M4,
     data="pairs",
     failure_modes=("brittle-safety-direction", "deceptive-behaviour", "sandbagging", "over-refusal"),
     blind_spots=(
-        "Attention patterns are frozen: why a head looks where it looks is not explained, only measured as part of the error share.",
+        "Attention patterns are frozen: why a head looks where it does is not explained, only measured in the error share.",
         "MLPs are whole nodes linearised at their input: which feature of an MLP acts is not seen.",
         "It explains the difference between two prompts of equal length, not what both share.",
         "Graphs differ between prompts; the chosen one is the average at aligned positions (see stability).",
@@ -76,7 +77,7 @@ N_SAMPLES = 3
         "stability",
         "readout-agrees",
     ),
-    citation="Ameisen et al. (2025), Circuit Tracing: Revealing Computational Graphs in Language Models; Hanna et al., arXiv:2403.17806",
+    citation="Ameisen et al. (2025), Circuit Tracing; Hanna et al., arXiv:2403.17806; Miller et al., arXiv:2407.08734",
 )
 class AttributionGraph(Instrument):
     """Which nodes carry an answer, and what is left of it when all others are cut away."""
@@ -198,7 +199,7 @@ class AttributionGraph(Instrument):
                 held,
             ),
             samples=(
-                *(_cut_sample(others, row, cuts.clean[row], cuts.corrupted[row], cuts.named["graph"][row]) for row in drawn),
+                *(_cut_sample(others, row, cuts) for row in drawn),
                 *(
                     _suppressed_sample(model, anatomy, every, inside, row, between.depth or 0)
                     for row in between.suppressed[:N_SAMPLES]
@@ -208,15 +209,16 @@ class AttributionGraph(Instrument):
         )
 
     def _require_groups(self, pairs: Pairs, gaps: NDArray[np.float64]) -> None:
-        for half, splits in (
-            ("train, where the graph is chosen", ("train",)),
-            ("val and test, where it is cut", ("val", "test")),
-        ):
-            if (n := len({pairs.groups[row] for row in pairs.of_splits(*splits)})) < self.min_groups:
+        halves = {
+            "train, where the graph is chosen": pairs.of_splits("train"),
+            "val and test, where it is cut": pairs.of_splits("val", "test"),
+        }
+        for half, rows in halves.items():
+            if (n := len({pairs.groups[row] for row in rows})) < self.min_groups:
                 raise CannotMeasure(
-                    f"expected at least {self.min_groups} groups of pairs with a gap of {self.min_gap:g} logits in {half}, got {n}; "
-                    f"{len(pairs.rows)} of all {len(gaps)} pairs have it (median {np.median(gaps):.2f}, largest {gaps.max():.2f}): "
-                    "add pairs that the model tells apart, or lower min_gap"
+                    f"expected at least {self.min_groups} groups of pairs with a gap of {self.min_gap:g} logits in {half}, "
+                    f"got {n}; {len(pairs.rows)} of all {len(gaps)} pairs have it (median {np.median(gaps):.2f}, largest "
+                    f"{gaps.max():.2f}): add pairs that the model tells apart, or lower min_gap"
                 )
 
     def _verdict(self, faithful: Measurement, controls: Sequence[Control]) -> Verdict:
@@ -233,7 +235,9 @@ class AttributionGraph(Instrument):
 def _readout(model: Model, pairs: Pairs, batch_size: int) -> Readout:
     """What the lens reads at every depth for both prompts of every pair."""
     tokens = np.stack([pairs.answer.numpy(), pairs.foil.numpy()], axis=1)
-    clean, corrupted = (lens(model, pairs.prompts(role), tokens, batch_size=batch_size).logits for role in ("clean", "corrupted"))
+    clean, corrupted = (
+        read_lens(model, pairs.prompts(role), tokens, batch_size=batch_size).logits for role in ("clean", "corrupted")
+    )
     inside = np.concatenate([clean[..., 0] - clean[..., 1], corrupted[..., 1] - corrupted[..., 0]])
     return Readout(inside, pairs.of_splits("train"), pairs.of_splits("val", "test"), pairs.groups)
 
@@ -249,17 +253,17 @@ def _rate(name: str, hits: NDArray[np.bool_], groups: Sequence[str], about: str)
     return Measured(name=name, value=rate.value, unit="rate", n=rate.n_groups, interval=rate.interval, about=about)
 
 
-def _cut_sample(pairs: Pairs, row: int, clean: float, corrupted: float, alone: float) -> Sample:
+def _cut_sample(pairs: Pairs, row: int, cuts: Cuts) -> Sample:
     pair = pairs.rows[row]
     return Sample(
         prompt=f"{pair.clean} | {pair.corrupted}",
-        output=f"clean {clean:+.2f}, graph alone {alone:+.2f}, corrupted {corrupted:+.2f}",
+        output=f"clean {cuts.clean[row]:+.2f}, graph alone {cuts.named['graph'][row]:+.2f}, corrupted {cuts.corrupted[row]:+.2f}",
         note=f"logit of {pair.answer!r} less that of {pair.foil!r}",
     )
 
 
 def _suppressed_sample(model: Model, anatomy: Anatomy, pairs: Pairs, inside: Readout, row: int, depth: int) -> Sample:
-    """A prompt whose inside says what is called for and whose output does not, with the writes after that depth that stood against it."""
+    """A prompt whose inside says what is called for and whose output does not, with the later writes that stood against it."""
     pair, is_clean = row % len(pairs.rows), row < len(pairs.rows)
     called, other = (pairs.answer, pairs.foil) if is_clean else (pairs.foil, pairs.answer)
     prompt = pairs.prompts("clean" if is_clean else "corrupted")[pair]
@@ -282,6 +286,6 @@ def _summary(measured: dict[str, Measurement], n_nodes: int, n_all: int, between
         return f"{m.value:.0%} [{m.interval.low:.0%}, {m.interval.high:.0%}]" if isinstance(m, Measured) else "an unknown share"
 
     return (
-        f"A graph of {n_nodes} of {n_all} nodes alone is {say('faithfulness')} faithful on held-out pairs (random graphs of the same make-up "
-        f"{say('faithfulness.random')}); the linear picture misses {say('error_share')} of it; {between.summary}"
+        f"A graph of {n_nodes} of {n_all} nodes alone is {say('faithfulness')} faithful on held-out pairs (random graphs of "
+        f"the same make-up {say('faithfulness.random')}); the linear picture misses {say('error_share')}; {between.summary}"
     )

@@ -1,7 +1,7 @@
 """What is left of the behaviour when a graph is cut out of the model, or the rest of the model is cut away: by doing it.
 
-A node that is cut writes what it wrote in the corrupted run (resample), or the mean of what it wrote in both (mean); all others compute
-from what then reaches them, attention patterns included.
+A node that is cut writes what it wrote in the corrupted run (resample), or the mean of what it wrote in both (mean); all others
+compute from what then reaches them, attention patterns included.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from auditgap.models.direct import write_sites
 from auditgap.models.generate import final_logits
 
 __all__ = ["Cut", "cut_targets", "faithfulness", "random_graphs", "restored"]
+
+MIN_WAY_LOGITS = 0.1  # between the clean run and all cut, below which a share of the way means nothing
 
 Donor = Literal["resample", "mean"]
 
@@ -115,14 +117,13 @@ def random_graphs(
     The embedding stays because a graph that does not read the difference cannot show it: without that the null would be too easy.
     """
     kind = np.repeat(np.asarray(kinds), graph.shape[1])
-    found = []
-    for _ in range(n_draws):
-        drawn = graph.ravel() & (kind == "embedding")
-        for name in ("head", "mlp"):
-            members = np.flatnonzero(kind == name)
-            drawn[rng.choice(members, size=int(graph.ravel()[members].sum()), replace=False)] = True
-        found.append(drawn.reshape(graph.shape))
+    flat, found = graph.ravel(), []
+    members = [np.flatnonzero(kind == name) for name in ("head", "mlp")]
+    has_others = any(0 < flat[part].sum() < len(part) for part in members)
+    while len(found) < n_draws:
+        drawn = flat & (kind == "embedding")
+        for part in members:
+            drawn[rng.choice(part, size=int(flat[part].sum()), replace=False)] = True
+        if not has_others or (drawn != flat).any():  # the graph itself is no random graph
+            found.append(drawn.reshape(graph.shape))
     return found
-
-
-MIN_WAY_LOGITS = 0.1

@@ -3,8 +3,8 @@
 1. A readout is the lens's logit difference at a depth, turned so that positive is what the prompt calls for.
 2. On `train`, among prompts that are answered as called for, the depth before the output that agrees most often is chosen.
 3. On held-out prompts that are answered as called for, how often it agrees says how far it can be trusted.
-4. On all held-out prompts: `suppressed` is the share where it says what is called for and the output does not (a refusal of a harmless
-   request that was about to be answered, a right answer held back); `unsupported` the reverse.
+4. On all held-out prompts: `suppressed` is the share where it says what is called for and the output does not (a refusal of a
+   harmless request that was about to be answered, a right answer held back); `unsupported` the reverse.
 
 A disagreement is where to look, not a proof of intent: the readout errs too, and how often is printed beside it.
 """
@@ -71,8 +71,8 @@ def disagreement(readout: Readout) -> Disagreement:
     control = _control(agreement)
     if not control.passed:
         return _nothing(
-            f"at depth {depth}, the best on train, the readout agrees with right outputs in {agreement.value:.0%} of held-out groups "
-            f"(low end {agreement.interval.low:.0%}): no better than a coin",
+            f"at depth {depth}, the best on train, the readout agrees with right outputs in {agreement.value:.0%} of "
+            f"held-out groups (low end {agreement.interval.low:.0%}): no better than a coin",
             agreement,
         )
     split: list[NDArray[np.bool_]] = [inside[:, depth] & ~output, ~inside[:, depth] & output]
@@ -86,8 +86,8 @@ def disagreement(readout: Readout) -> Disagreement:
         control,
         depth,
         [int(row) for row in test if split[0][row]],
-        f"in {rates[0].value:.0%} of held-out prompts (95 % {rates[0].interval.low:.0%} to {rates[0].interval.high:.0%}) the inside says what is "
-        f"called for at depth {depth} and the output does not.",
+        f"in {rates[0].value:.0%} of held-out prompts (95 % {rates[0].interval.low:.0%} to {rates[0].interval.high:.0%}) the "
+        f"inside says what is called for at depth {depth} and the output does not.",
     )
 
 

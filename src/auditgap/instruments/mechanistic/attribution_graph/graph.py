@@ -1,8 +1,8 @@
 """The graph of every pair: what each node adds to the difference between its two runs, and how much of that the picture misses.
 
-A node is a component (embedding, head, MLP) at a role: positions that mean the same in every pair. Its score is the first-order effect on
-the target of what it wrote in the clean less in the corrupted run, along all paths. Attention patterns and norm scales are frozen and
-MLPs linearised, at the clean run and at the corrupted one, and the two are averaged: exact for products of two changing factors.
+A node is a component (embedding, head, MLP) at a role: positions that mean the same in every pair. Its score is the first-order
+effect on the target of what it wrote in the clean less in the corrupted run, along all paths. Attention patterns and norm scales
+are frozen and MLPs linearised, at the clean run and at the corrupted one, and the two are averaged: the trapezoidal rule.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,8 @@ from torch import Tensor
 from auditgap.instruments.mechanistic.patching import Pairs
 from auditgap.models import Model, capture_tokens, tokenize
 from auditgap.models.anatomy import Anatomy
-from auditgap.models.direct import Component, Flow, components, direct_effects, flow, freeze, path_effects, write_sites
+from auditgap.models.direct import Component, components, direct_effects, freeze, path_effects, write_sites
+from auditgap.models.flow import Flow, trace_flow
 
 __all__ = ["Attribution", "Node", "Roles", "assign_roles", "attribute", "choose", "edges", "jaccard", "nodes_of"]
 
@@ -55,8 +56,8 @@ class Roles(NamedTuple):
 def assign_roles(first: Sequence[int], last: Sequence[int], lengths: Sequence[int]) -> Roles:
     """Every position from the first difference on has one role; the last token, where the answer is said, always the same.
 
-    `first` and `last` are the first and last differing token. What follows the difference is counted back from the end, as far as every
-    pair reaches (at most MAX_FROM_END tokens); what lies between is one role, as are the tokens inside a difference.
+    `first` and `last` are the first and last differing token. What follows the difference is counted back from the end, as far as
+    every pair reaches (at most MAX_FROM_END tokens); what lies between is one role, as are the tokens inside a difference.
     """
     n_back = min(MAX_FROM_END, min(np.asarray(lengths) - np.asarray(last)) - 1)
     labels = ["difference start", "difference inside", "difference end", "after difference"]
@@ -177,7 +178,7 @@ def _batches(model: Model, anatomy: Anatomy, pairs: Pairs, batch_size: int) -> I
             {site: runs[0].writes[site] - runs[1].writes[site] for site in write_sites(model)},
             {site: (streams[0][site] - streams[1][site]).to(model.device) for site in sites},
         )
-        yield rows, [flow(run) for run in runs], change
+        yield rows, [trace_flow(run) for run in runs], change
 
 
 def choose(scores: Float[np.ndarray, "component role"], n_nodes: int) -> Bool[np.ndarray, "component role"]:

@@ -13,7 +13,7 @@ from auditgap.instruments.mechanistic.directions import kl_nats
 from auditgap.instruments.mechanistic.trial import Trial
 from auditgap.records import Curve, Measured, Measurement, NotMeasured, Sample
 
-__all__ = ["layer_curves", "number", "samples", "share_removed", "side_effects", "summary"]
+__all__ = ["by_layer", "number", "samples", "share_removed", "side_effects", "summary"]
 
 N_SAMPLES = 4
 
@@ -47,12 +47,18 @@ def side_effects(
 
 
 def number(measurement: Measurement) -> Measured:
+    """The measurement, if there is one.
+
+    Raises:
+        CannotMeasure: there is none.
+    """
     if isinstance(measurement, NotMeasured):
         raise CannotMeasure(f"{measurement.name}: {measurement.reason}")
     return measurement
 
 
-def summary(layer: int, measured: dict[str, Measurement], classes: tuple[str, str]) -> str:
+def summary(layer: int, measured: Mapping[str, Measurement], classes: tuple[str, str]) -> str:
+    """One sentence with what was taken away and what could still be read."""
     share, before, after, p = (measured[name] for name in ("share_removed", "auroc.before", "auroc.erased", "p.shuffled"))
     taken = (
         f"took away {share.value:.0%} [{share.interval.low:.0%}, {share.interval.high:.0%}] of the difference in the next token "
@@ -62,37 +68,39 @@ def summary(layer: int, measured: dict[str, Measurement], classes: tuple[str, st
     )
     return (
         f"Erasing what is linearly readable of {classes[1]} against {classes[0]} from the last token at layer {layer} {taken}; "
-        f"a new probe on unseen rows read the label with AUROC {number(before).value:.2f} before, {number(after).value:.2f} after."
+        f"on unseen rows a probe read the label with AUROC {number(before).value:.2f} before, {number(after).value:.2f} after."
     )
 
 
-def _by_layer(layers: list[int], removed: list[float], on_val: Trial) -> Curve:
-    return Curve(
-        name="removed-by-layer",
-        title="Difference that erasing at each layer takes away, on val; line: all of it",
-        x_label="layer (resid_pre)",
-        y_label="logits",
-        x=tuple(float(layer) for layer in layers),
-        y=tuple(removed),
-        reference=(on_val.difference(on_val.every),) * len(layers),
-    )
-
-
-def _readable_by_layer(layers: list[int], areas: list[Measured]) -> Curve:
-    return Curve(
-        name="readable-by-layer",
-        title="AUROC on val of a probe fitted on train, before erasing",
-        x_label="layer (resid_pre)",
-        y_label="AUROC on val",
-        x=tuple(float(layer) for layer in layers),
-        y=tuple(area.value for area in areas),
-        low=tuple(area.interval.low for area in areas),
-        high=tuple(area.interval.high for area in areas),
-        reference=(0.5,) * len(layers),
+def by_layer(layers: Sequence[int], removed: Sequence[float], areas: Sequence[Measured], *, whole: float) -> tuple[Curve, Curve]:
+    """What decided on the layer: the difference taken away on val, and how well a probe reads the label there."""
+    x = tuple(float(layer) for layer in layers)
+    return (
+        Curve(
+            name="removed-by-layer",
+            title="Difference that erasing at each layer takes away, on val; line: all of it",
+            x_label="layer (resid_pre)",
+            y_label="logits",
+            x=x,
+            y=tuple(removed),
+            reference=(whole,) * len(x),
+        ),
+        Curve(
+            name="readable-by-layer",
+            title="AUROC on val of a probe fitted on train, before erasing",
+            x_label="layer (resid_pre)",
+            y_label="AUROC on val",
+            x=x,
+            y=tuple(area.value for area in areas),
+            low=tuple(area.interval.low for area in areas),
+            high=tuple(area.interval.high for area in areas),
+            reference=(0.5,) * len(x),
+        ),
     )
 
 
 def samples(trial: Trial, erased: Trial, rng: np.random.Generator) -> tuple[Sample, ...]:
+    """Random test prompts with their behaviour score before and after."""
     drawn = rng.choice(len(trial.base), size=min(N_SAMPLES, len(trial.base)), replace=False)
     return tuple(
         Sample(

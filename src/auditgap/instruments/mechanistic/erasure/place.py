@@ -71,15 +71,16 @@ class Place:
         weights, _ = fit_logistic((erased - centre) / spread, self.rows["train"].labels[None], strengths=[1.0])
         return float(np.abs(weights).max())
 
-    def readable(self, name: str, fit_on: Split, trial: Trial, about: str, eraser: Eraser | None = None) -> Measured:
-        """AUROC on the trial's rows of a probe fitted on another split, after erasing if there is an eraser."""
+    def readable(
+        self, name: str, fit_on: Split, trial: Trial, about: str, *, fit: Eraser | None = None, score: Eraser | None = None
+    ) -> Measured:
+        """AUROC on the trial's rows of a probe fitted on another split; `fit` and `score` erase what it sees in either."""
         score_on: Split = "val" if trial.rows is self.rows["val"] else "test"
-        fitted, scored = (
-            self.features[split] if eraser is None else eraser(self.features[split]) for split in (fit_on, score_on)
-        )
+        fitted = self.features[fit_on] if fit is None else fit(self.features[fit_on])
+        scored = self.features[score_on] if score is None else score(self.features[score_on])
         weights, bias = probe_directions(fitted, self.rows[fit_on].labels[None], method="logistic", strengths=[STRENGTH])
-        scores = scored.astype(np.float64) @ weights[0, 0] + bias[0, 0]
         fold = Fold(scored[None], trial.rows.labels, trial.rows.groups)
+        scores = scored.astype(np.float64) @ weights[0, 0] + bias[0, 0]
         return area_of(name, scores, fold, n_resamples=trial.n_resamples, seed=trial.seed, about=about)
 
     def folds(self) -> dict[Split, Fold]:
@@ -114,7 +115,14 @@ def _mean_gap(x: Float[np.ndarray, "row d"], labels: Int[np.ndarray, " row"]) ->
 
 
 def places_at(bench: Bench, rows: dict[Split, Rows], sites: list[str]) -> list[Place]:
-    captured = {split: capture(bench.model, part.prompts, sites, batch_size=bench.batch_size) for split, part in rows.items()}
+    """The sites, read once for every split.
+
+    Raises:
+        CannotMeasure: an activation is not finite.
+    """
+    captured: dict[Split, dict[str, Tensor]] = {
+        split: capture(bench.model, part.prompts, sites, batch_size=bench.batch_size) for split, part in rows.items()
+    }
     for split, by_site in captured.items():
         for site, x in by_site.items():
             if not x.isfinite().all():
