@@ -27,7 +27,7 @@ from auditgap.records import AXES, Access
 
 SOURCE = Path(auditgap.__file__).parent
 DOCS = Path(__file__).parents[2] / "docs"
-INSTRUMENTS = {"refusal-rate", "option-preference", "linear-probe", "activation-patching", "direction-test", "trigger-scan"}
+INSTRUMENTS = {page.stem for page in (Path(__file__).parents[2] / "docs" / "instruments").glob("[a-z]*.md")}
 
 
 def test_every_shipped_reference_leads_somewhere():

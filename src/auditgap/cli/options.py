@@ -42,7 +42,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         drawn.add_row(*row)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
-        console.width = 160
+        console.width = 120
     console.print(drawn)
 
 

@@ -60,7 +60,7 @@ def directions(
 
 def consistency(
     pairs: Pairs, direction: Float[np.ndarray, "layer d"], among: Bool[np.ndarray, " pair"]
-) -> Bool[np.ndarray, "layer pair"]:
+) -> Bool[np.ndarray, "layer chosen"]:
     """Whether each of these pairs lies the right way along the direction, at each layer."""
     return np.einsum("lpd,ld->lp", pairs.apart[:, among], direction) > 0
 
