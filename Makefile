@@ -32,10 +32,10 @@ check: setup  ## formatting, lint, types, import contracts
 	$(BIN)/lint-imports
 
 test: setup  ## the tests that CI runs
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n auto
 
 test-all: setup  ## also the slow ones (trains several organisms)
-	$(BIN)/pytest -m '' -n 2
+	$(BIN)/pytest -m "" -n auto
 
 peer: setup  ## agreement with TransformerLens alone; `make test` runs it too
 	$(BIN)/pytest -m peer

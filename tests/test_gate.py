@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditgap.errors import PlanError
 from auditgap.deciding import decide, exit_code
+from auditgap.errors import PlanError
 from auditgap.governance import CODES, Judged
 from auditgap.policy import Acceptance, Criterion, Policy, acceptable_reasons, least_n, load_policy
 from auditgap.records import (

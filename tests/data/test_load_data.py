@@ -149,7 +149,7 @@ def test_unicode_line_separators_inside_text_are_text(write):
 def test_xstest_is_read_once_its_columns_are_named(shared_data, write):
     """250 real prompts of another project: refused with its own column names, read with ours."""
     source = shared_data / "prompts" / "xstest_safe.csv"
-    with pytest.raises(DataError, match="lines 2, 3, 4, 5, 6, .*: unknown key 'id'"):
+    with pytest.raises(DataError, match=r"lines 2, 3, 4, 5, 6, .*: unknown key 'id'"):
         load(source, "prompts")
     with source.open(encoding="utf-8", newline="") as file:
         rows = [{"prompt": row["prompt"], "group": row["type"]} for row in csv.DictReader(file)]

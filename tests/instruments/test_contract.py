@@ -22,6 +22,8 @@ QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "activation-patching": ({"n_resamples": 200, "layers": [2, 3]}, PAIRS),
     "direction-test": ({"answers": [" she"], "foils": [" he"], "n_random": 19, "n_shuffled": 19, "n_resamples": 200}, CONTRAST),
     "linear-probe": ({"layers": [2, 4], "n_permutations": 19, "n_resamples": 200}, CONTRAST),
+    "attribution-graph": ({"n_nodes": 8, "n_random": 19, "n_resamples": 200, "batch_size": 256}, PAIRS),
+    "logit-lens": ({"n_resamples": 200}, PAIRS),
     "model-diff": ({"base": STORIES, "n_noise": 19, "n_resamples": 200}, "shipped:ordinary"),
     "phase-transition": (
         {

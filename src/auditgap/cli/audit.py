@@ -2,7 +2,7 @@
 
 import click
 
-from auditgap.cli.options import as_json, bars, device, json_flag, store
+from auditgap.cli.options import as_json, bars, device, json_flag, store, threads, use_threads
 from auditgap.cli.render import print_outcome
 
 __all__ = ["command"]
@@ -18,6 +18,7 @@ __all__ = ["command"]
 )
 @store
 @device
+@threads
 @json_flag
 def command(
     model: str,
@@ -27,12 +28,14 @@ def command(
     report_path: str | None,
     store: str,
     device: str,
+    threads: int | None,
     as_json_: bool,
 ) -> None:
     """Audit MODEL (a folder or Hub id) by a plan. After an interruption the same command resumes."""
     from auditgap.auditing import audit
     from auditgap.judge import write_report
 
+    use_threads(threads, model)
     with bars() as progress:
         outcome = audit(model, plan, store, revision=revision, adapter=adapter, device=device, progress=progress.step)
     path = write_report(store, outcome.subject.digest(), report_path)

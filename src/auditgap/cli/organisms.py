@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from auditgap.cli.options import as_json, bars, json_flag, table
+from auditgap.cli.options import as_json, bars, json_flag, table, use_threads
 from auditgap.cli.render import control_row
 
 __all__ = ["command"]
@@ -39,6 +39,7 @@ def build(kind: str, seed: int, out: str) -> None:
     """Train the organism of KIND and its twin (or find them in the cache) and print the folder."""
     from auditgap.organisms import cached, find_recipe
 
+    use_threads(1, out)
     with bars() as progress:
         click.echo(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress).folder)
 
@@ -53,6 +54,7 @@ def verify(kind: str, seed: int, out: str, as_json_: bool) -> None:
     from auditgap.organisms import cached, find_recipe
     from auditgap.organisms import verify as check
 
+    use_threads(1, out)
     with bars() as progress:
         controls = check(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress))
     if as_json_:

@@ -2,7 +2,7 @@
 
 import click
 
-from auditgap.cli.options import as_json, bars, json_flag, settings, table
+from auditgap.cli.options import as_json, bars, device, json_flag, settings, table, threads, use_threads
 from auditgap.cli.render import control_row, measurement_row
 
 __all__ = ["command"]
@@ -17,7 +17,8 @@ __all__ = ["command"]
 @click.option("--revision", help="Commit of a Hub model.")
 @click.option("--adapter", help="Folder of a PEFT adapter.")
 @click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default="cpu", show_default=True)
+@device
+@threads
 @json_flag
 def command(
     instrument: str,
@@ -29,6 +30,7 @@ def command(
     adapter: str | None,
     dtype: str,
     device: str,
+    threads: int | None,
     as_json_: bool,
 ) -> None:
     """Run one INSTRUMENT on MODEL (a folder or Hub id). Nothing is registered, so the result is no evidence."""
@@ -38,6 +40,7 @@ def command(
 
     config = settings(pairs)
     configure(instrument, config)
+    use_threads(threads, model)
     opened = open_model(model, revision=revision, adapter=adapter, dtype=dtype, device=device)
     with bars() as progress:
         finding = run(instrument, opened, data=data, config=config, seed=seed, progress=progress)

@@ -4,7 +4,7 @@ A record is frozen, strict and closed: unknown fields, NaN and silent coercions 
 definition: numbers for people (`model_dump_json`), and decimal strings in signed bytes (`canonical`), because float printing
 differs between languages and a hash must not.
 
-A field that is added to a signed record later carries `exclude_if` its default: what was signed before it existed keeps its bytes.
+A field that is added to a signed record later carries `exclude_if` its default: what was signed before keeps its bytes.
 """
 
 import datetime as dt

@@ -86,17 +86,18 @@ def halves(
     by_place: dict[tuple[str, int], list[int]] = {}
     for index in rest:
         by_place.setdefault((nodes[index].kind, nodes[index].layer), []).append(index)
-    drawn = []
+    masks: list[Bool[np.ndarray, "draw node"]] = []
+    sets: list[NodeSet] = []
     for indices in by_place.values():
         sizes = rng.permutation(np.resize([len(indices) // 2, (len(indices) + 1) // 2], n_draws))
-        member = np.argsort(rng.random((n_draws, len(indices))), axis=1) < sizes[:, None]
+        masks.append(np.argsort(rng.random((n_draws, len(indices))), axis=1) < sizes[:, None])
         on = [pairs[i] for i in np.resize(rng.permutation(len(pairs)), n_draws).tolist()]
-        sides = [
-            patcher.effects([NodeSet(pair, _chosen(nodes, indices, row)) for pair, row in zip(on, mask, strict=True)])
-            for mask in (member, ~member)
-        ]
-        drawn.append(Halves(np.array(indices), member, *sides))
-    return drawn
+        for mask in (masks[-1], ~masks[-1]):
+            sets += [NodeSet(pair, _chosen(nodes, indices, row)) for pair, row in zip(on, mask, strict=True)]
+    effects = patcher.effects(sets).reshape(-1, 2, n_draws)
+    return [
+        Halves(np.array(indices), mask, *sides) for indices, mask, sides in zip(by_place.values(), masks, effects, strict=True)
+    ]
 
 
 def _chosen(nodes: Sequence[Node], indices: Sequence[int], mask: Bool[np.ndarray, " node"]) -> list[Node]:

@@ -30,7 +30,6 @@ __all__ = ["Attention", "Visit", "attending", "key_effects", "query_effects", "r
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest difference of the recomputed `z`, relative to its largest entry; 5e-2 in half precision."""
-MAX_LOGIT_CHANGE = 500.0  # a softmax is saturated long before; exp of more overflows float64
 
 Visit = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 """Called with the layer, its queries and its keys as the kernel gets them; returns None, or both as they shall be."""
@@ -184,12 +183,23 @@ def key_effects(
 ) -> Float[Tensor, "row pos kv"]:
     """What putting in the other key would do at each position and key head, if what follows `z` were linear.
 
-    One other key moves one column of logits: with r = exp(change), z moves by a (r - 1) / (1 + a (r - 1)) (v - z).
+    Another key at one position moves its weight from a to a', and with it z by (a' - a) (v - z'), where z' is what the head would
+    pass on without that position. Where a position has nearly all the weight, z' is computed apart: 1 - a has no digits left.
     """
     n_rows, n_heads, n_pos, _ = at.query.shape
-    weights = at.logits(at.query).softmax(-1)
+    logits = at.logits(at.query)
     change = at.scale * at.query @ _expand(key - at.key, n_heads).mT
-    moved = weights * change.clamp(max=MAX_LOGIT_CHANGE).expm1()
-    towards = gradient @ at.value.mT - (gradient * at.z).sum(-1, keepdim=True)  # (v_j - z_i) . gradient_i
-    by_head = (moved / (1 + moved) * towards).sum(-2)
+    worth = gradient @ at.value.mT  # v_j . gradient_i
+    total, weights = logits.logsumexp(-1, keepdim=True), logits.softmax(-1)
+    largest = logits.argmax(-1, keepdim=True)
+    rest = logits.scatter(-1, largest, -torch.inf)
+    is_largest = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, largest, True)
+    others = torch.where(is_largest, rest.logsumexp(-1, keepdim=True), total + (-weights).log1p())
+    worth_without = torch.where(
+        is_largest,
+        (rest.softmax(-1).nan_to_num() * worth).sum(-1, keepdim=True),  # NaN: there is no other position
+        ((weights * worth).sum(-1, keepdim=True) - weights * worth) / (1 - weights),
+    )
+    moved = (logits + change - others).sigmoid() - (logits - others).sigmoid()
+    by_head = (moved * (worth - worth_without)).sum(-2)
     return by_head.view(n_rows, at.key.shape[1], -1, n_pos).sum(2).mT

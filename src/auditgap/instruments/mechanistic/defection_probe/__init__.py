@@ -6,7 +6,7 @@
    mean on this model what it is named for, and there is no number.
 3. Score the prompts under test (label 1) and ordinary prompts of the same kind (label 0) at their last token. `val` chooses the
    layer, `test` is scored once: AUROC, and the share of prompts under test beyond a threshold that ordinary ones set.
-4. Hold it against irrelevant questions, exchanged answer words, random directions, pairs turned at random (`controls.py`).
+4. Hold it against irrelevant questions, exchanged answer words, random directions and half-turned pairs (`controls.py`).
 
 A high score is a salient state on the side of an admission. It is neither intent nor a defection.
 
@@ -27,13 +27,15 @@ from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.defection_probe.controls import (
     answer_word_swap,
+    half_turned,
     held_out_pairs,
     irrelevant_pairs,
+    random_directions,
     right_way,
-    shuffled_pairs,
+    shifts_more,
 )
 from auditgap.instruments.mechanistic.defection_probe.pairs import Pairs, consistency, directions, read_pairs
-from auditgap.instruments.mechanistic.defection_probe.scoring import layer_aurocs, layer_probes, outlier_shares, search
+from auditgap.instruments.mechanistic.defection_probe.scoring import layer_probes, outlier_shares, search, shifts
 from auditgap.instruments.mechanistic.multiverse import flip_rate
 from auditgap.instruments.mechanistic.probe_controls import (
     ALPHA,
@@ -41,7 +43,6 @@ from auditgap.instruments.mechanistic.probe_controls import (
     area_of,
     no_leakage,
     out_of_distribution,
-    random_direction,
     search_null,
 )
 from auditgap.instruments.mechanistic.probing import Fold, Search
@@ -176,18 +177,33 @@ class DefectionProbe(Instrument):
         probe = found.probe
         scores = probe.scores(test.features)
         area = area_of("auroc", scores, test, **draws, about=f"{classes[1]} against {classes[0]} on `test`")
+        n_draws = self.n_permutations
         controls = (
             means_it,
             no_leakage(folds),
             null := search_null(found),
-            other := irrelevant_pairs(irrelevant, val, test, scores, **draws),
+            other := irrelevant_pairs(irrelevant, folds, scores, **draws),
             swap := answer_word_swap(generic, probe.layer),
-            random_direction({**folds, "train": val}, area.value, n_per_layer=1, seed=seed),
-            shuffled_pairs(generic, val, valid, float(found.val_aurocs.max()), n_permutations=self.n_permutations, seed=seed),
+            anywhere := shifts_more(
+                "random-direction",
+                found,
+                random_directions(generic, n_draws=n_draws, seed=seed),
+                valid,
+                folds,
+                about="random directions",
+            ),
+            shifts_more(
+                "shuffled-pairs",
+                found,
+                half_turned(generic, n_draws=n_draws, seed=seed),
+                valid,
+                folds,
+                about="the same pairs with half of them turned",
+            ),
             ood := out_of_distribution(probe, folds["ood"], min_auroc=self.min_auroc, **draws),
         )
         balanced = isinstance(swap.observed, Measured)  # else a direction of one word cannot be told from that of admitting
-        withstood = null.passed and other.passed and balanced
+        withstood = balanced and all(control.passed for control in (null, other, anywhere))
         broken = any(control.fatal and not control.passed for control in controls)
         drawn = np.random.default_rng(seed).choice(len(scores), size=min(N_SAMPLES, len(scores)), replace=False)
         return Result(
@@ -204,7 +220,7 @@ class DefectionProbe(Instrument):
             properties=tuple(PROVES[c.name] for c in controls if c.passed and c.name in PROVES),
             verdict="invalid" if broken else judge(area.interval, min_auroc=self.min_auroc, withstood=withstood),
             summary=_summary(area, layers[probe.layer], null, other, classes),
-            figures=(_sweep(direction, found, val, layers), _own_pairs(shares, layers)),
+            figures=(_sweep(direction, found, folds, layers), _own_pairs(shares, layers)),
             samples=tuple(
                 Sample(
                     prompt=test.texts[i],
@@ -268,14 +284,14 @@ def _chosen(layer: int, *, n_valid: int, val: Fold) -> Measured:
     )
 
 
-def _sweep(direction: Float[np.ndarray, "layer d"], found: Search, val: Fold, layers: Sequence[int]) -> Curve:
+def _sweep(direction: Float[np.ndarray, "layer d"], found: Search, folds: Folds, layers: Sequence[int]) -> Curve:
     return Curve(
         name="layer-sweep",
-        title="AUROC on val by layer; line: what the best of the valid layers exceeds in 5 % of relabellings",
+        title="Shift of label 1 on val by layer; line: what the best of the valid layers exceeds in 5 % of relabellings",
         x_label="layer (resid_post)",
-        y_label="AUROC on val",
+        y_label="standard deviations of ordinary prompts",
         x=tuple(float(layer) for layer in layers),
-        y=tuple(layer_aurocs(direction, val).tolist()),
+        y=tuple(shifts(direction, folds).tolist()),
         reference=(float(np.quantile(found.null_maxima, 1 - ALPHA)),) * len(layers),
     )
 

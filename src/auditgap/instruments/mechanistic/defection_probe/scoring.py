@@ -1,24 +1,34 @@
-"""Scoring prompts along the direction: in standard deviations of ordinary prompts, at the layer that `val` chooses.
+"""Scoring prompts along a direction: in standard deviations of ordinary prompts, at the layer that `val` chooses.
 
 Ordinary prompts are the label-0 rows of `train` and `val`. They set scale and threshold; `test` is scored once.
+
+Layers and directions are compared by their shift: the mean score of label 1 minus that of label 0. An AUROC would not do: where a
+state is salient, half of all directions separate it without fault, and only how far tells one of them from the others.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from auditgap.instruments.mechanistic.probe_controls import Folds
 from auditgap.instruments.mechanistic.probing import Fold, Probe, Search
 from auditgap.instruments.rates import group_rate
 from auditgap.records import Measured, Measurement, NotMeasured
-from auditgap.stats import auroc, permute_labels, threshold_at_fpr
+from auditgap.stats import permute_labels, threshold_at_fpr
 
-__all__ = ["layer_aurocs", "layer_probes", "outlier_shares", "search"]
+__all__ = ["layer_probes", "outlier_shares", "search", "shifts"]
 
 
-def layer_aurocs(direction: Float[np.ndarray, "layer d"], fold: Fold) -> Float[np.ndarray, " layer"]:
-    """AUROC of the score along the direction at each layer."""
-    scores = np.einsum("lrd,ld->lr", fold.features.astype(np.float64), direction)
-    return np.array([auroc(row, fold.labels) for row in scores])
+def shifts(
+    direction: Float[np.ndarray, "*many layer d"], folds: Folds, labels: Int[np.ndarray, " row"] | None = None
+) -> Float[np.ndarray, "*many layer"]:
+    """Mean score of label 1 minus that of label 0 on `val` at each layer, in standard deviations of ordinary prompts."""
+    val = folds["val"]
+    truth = val.labels if labels is None else labels
+    apart = val.features[:, truth == 1].mean(axis=1, dtype=np.float64) - val.features[:, truth == 0].mean(
+        axis=1, dtype=np.float64
+    )
+    usual = np.einsum("lrd,...ld->...lr", _ordinary(folds).features.astype(np.float64), direction).std(axis=-1)
+    return np.einsum("ld,...ld->...l", apart, direction) / np.maximum(usual, np.finfo(np.float64).tiny)
 
 
 def layer_probes(direction: Float[np.ndarray, "layer d"], folds: Folds) -> tuple[Probe, ...]:
@@ -32,13 +42,11 @@ def layer_probes(direction: Float[np.ndarray, "layer d"], folds: Folds) -> tuple
 def search(
     direction: Float[np.ndarray, "layer d"], valid: Bool[np.ndarray, " layer"], folds: Folds, *, n_permutations: int, seed: int
 ) -> Search:
-    """The valid layer that separates `val` best, and what the best of them does under exchanged labels."""
-    val, rng, null = folds["val"], np.random.default_rng([seed, 0]), []
-    for _ in range(n_permutations):
-        labels = permute_labels(val.labels, val.groups, rng)
-        null.append(layer_aurocs(direction, val._replace(labels=labels))[valid].max())
-    areas = np.where(valid, layer_aurocs(direction, val), -np.inf)
-    return Search(layer_probes(direction, folds), int(areas.argmax()), areas, np.array(null))
+    """The valid layer at which `val` is shifted most, and how far the best of them is shifted under exchanged labels."""
+    val, rng = folds["val"], np.random.default_rng([seed, 0])
+    null = [shifts(direction, folds, permute_labels(val.labels, val.groups, rng))[valid].max() for _ in range(n_permutations)]
+    found = np.where(valid, shifts(direction, folds), -np.inf)
+    return Search(layer_probes(direction, folds), int(found.argmax()), found, np.array(null))
 
 
 def outlier_shares(probe: Probe, folds: Folds, *, max_fpr: float) -> tuple[Measurement, ...]:
