@@ -129,7 +129,7 @@ def test_unknown_registration_says_so(store):
 
 def test_record_that_cannot_be_canonical_is_refused(store):
     with pytest.raises(UsageError, match="cannot be signed"):
-        store.register(registration(seed=2**60))
+        store.register(registration().model_copy(update={"seed": 2**60}))
     assert len(store) == 0
 
 

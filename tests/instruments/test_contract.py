@@ -23,6 +23,19 @@ QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "direction-test": ({"answers": [" she"], "foils": [" he"], "n_random": 19, "n_shuffled": 19, "n_resamples": 200}, CONTRAST),
     "linear-probe": ({"layers": [2, 4], "n_permutations": 19, "n_resamples": 200}, CONTRAST),
     "attribution-graph": ({"n_nodes": 8, "n_random": 19, "n_resamples": 200, "batch_size": 256}, PAIRS),
+    "attribution-patching": (
+        {
+            "layers": [3, 4],
+            "sites": ["attn_out", "z"],
+            "top_k": 8,
+            "n_blind": 8,
+            "n_halves": 8,
+            "n_sweep_pairs": 2,
+            "n_resamples": 100,
+        },
+        PAIRS,
+    ),
+    "erasure": ({"answers": [" she"], "foils": [" he"], "layers": [4], "n_shuffled": 19, "n_resamples": 200}, CONTRAST),
     "logit-lens": ({"n_resamples": 200}, PAIRS),
     "model-diff": ({"base": STORIES, "n_noise": 19, "n_resamples": 200}, "shipped:ordinary"),
     "phase-transition": (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from planted_models import BASIS, D_MODEL, FILLERS, build, carry, read, write
 
-from auditgap.data import ContrastRow, ContrastSet, PairSet
+from auditgap.data import ContrastRow, ContrastSet, PairSet, load
 from auditgap.errors import CannotMeasure, DataError, UsageError
 from auditgap.instruments.mechanistic.erasure import Erasure
 from auditgap.instruments.mechanistic.erasure.place import erase_last, mean_difference_eraser
@@ -16,6 +16,7 @@ from auditgap.models import Model, open_model
 from auditgap.records import Control, Measured, Result
 from auditgap.stats.leace import Eraser, Leace
 
+NUMBER = Path(__file__).parents[2] / "examples" / "data" / "number-contrast.jsonl"
 ONES, ZEROS = [f"p{i}" for i in range(32)], [f"q{i}" for i in range(32)]
 ENDS = ("end1", "end0")
 SPLITS = ["train"] * 16 + ["val"] * 8 + ["test"] * 8
@@ -230,26 +231,25 @@ def test_the_plain_projection_equalises_the_means_too() -> None:
 # A real model
 
 
-NOUNS = [
-    "dog", "cat", "bird", "boy", "girl", "car", "toy", "tree", "ball", "friend", "bear", "duck", "frog", "flower", "rabbit",
-    "monkey", "cow", "horse", "pig", "boat", "bee", "star", "apple", "kid", "doll", "game", "book", "lion", "king", "truck",
-    "cake", "shoe",
-]  # fmt: skip
-STARTS = ("Once upon a time, the {}", "In the park, the {}", "One day, the two of them saw that the {}")
-
-
 def test_a_real_model_needs_the_number_of_a_noun_to_choose_its_verb(stories: Path) -> None:
     """stories260K splits " were" into " we" and "re"; singular and plural subjects differ by 5 logits in it against " was"."""
-    split = ("train", "val", "train", "test")
-    data = ContrastSet(
-        name="number", source="made", classes=("singular", "plural"),
-        rows=tuple(
-            ContrastRow(prompt=start.format(word), label=label, group=noun, split=split[i % 4])
-            for i, noun in enumerate(NOUNS) for start in STARTS for label, word in enumerate((noun, f"{noun}s"))
-        ),
-    )  # fmt: skip
-    result = Erasure(answers=(" we",), foils=(" was",), n_shuffled=19, n_resamples=200).measure(open_model(stories), data, seed=0)
+    instrument = Erasure(answers=(" was",), foils=(" we",), n_shuffled=19, n_resamples=200)
+    result = instrument.measure(open_model(stories), load(str(NUMBER), "contrast"), seed=0)
     assert result.verdict == "supported"
     assert value(result, "share_removed") > 0.75
+    assert value(result, "share_removed.ood") > 0.5
     assert value(result, "residual_after_erasure") < 1e-5
-    assert value(result, "kl_nats.other_tokens") < 0.3
+
+
+def test_answers_and_foils_the_wrong_way_round_are_pointed_out(stories: Path) -> None:
+    instrument = Erasure(answers=(" we",), foils=(" was",), layers=(2,), n_shuffled=19, n_resamples=200)
+    result = instrument.measure(open_model(stories), load(str(NUMBER), "contrast"), seed=0)
+    assert result.verdict == "inconclusive"
+    assert "swap answers and foils" in result.measurement("share_removed").reason
+
+
+def test_the_example_data_leak_no_noun() -> None:
+    splits = {}
+    for row in load(str(NUMBER), "contrast").rows:
+        splits.setdefault(row.group, set()).add(row.split)
+    assert all(len(found) == 1 for found in splits.values()) and len(splits) == 40

@@ -3,6 +3,7 @@
 from auditgap.models.capture import Positions, capture, capture_tokens, stream
 from auditgap.models.edit import Ablation, Edit, ablating, add, editing, project_out, replace
 from auditgap.models.generate import generate, log_likelihood, next_logits
+from auditgap.models.gradients import integrated_gradients, site_gradients
 from auditgap.models.model import Model
 from auditgap.models.open import open_model
 from auditgap.models.patch import HeadSweep, Sweep, head_sweep, patching_sweep
@@ -31,12 +32,14 @@ __all__ = [
     "editing",
     "generate",
     "head_sweep",
+    "integrated_gradients",
     "log_likelihood",
     "next_logits",
     "open_model",
     "patching_sweep",
     "project_out",
     "replace",
+    "site_gradients",
     "stream",
     "token_id",
     "tokenize",

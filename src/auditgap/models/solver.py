@@ -87,7 +87,7 @@ def _fit(subset: Sequence[str], columns: Mapping[str, Tensor], pre: Tensor, post
     solved = torch.linalg.lstsq(a, post[:, None]).solution[:, 0]
     rounded = torch.round(solved, decimals=6)
     remainders = [((a @ c - post).abs().max() / post.abs().max()).item() for c in (rounded, solved)]
-    c, remainder = (rounded, remainders[0]) if remainders[0] <= max(1e-7, remainders[1]) else (solved, remainders[1])
+    c, remainder = (rounded, remainders[0]) if remainders[0] <= max(1e-6, remainders[1]) else (solved, remainders[1])
     *coefficients, stream = c.tolist()
     return Solution(tuple(subset), tuple(coefficients), stream, remainder)
 

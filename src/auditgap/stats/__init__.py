@@ -5,11 +5,14 @@ from auditgap.stats.discrimination import Roc, auroc, auroc_interval, roc, thres
 from auditgap.stats.intervals import clopper_pearson, wilson, zero_event_upper_bound
 from auditgap.stats.logistic import LogisticFit, fit_logistic_streaming
 from auditgap.stats.mean_difference import ClassMeans, MeanDifference
+from auditgap.stats.leace import Eraser, Leace
 from auditgap.stats.multiplicity import holm
 from auditgap.stats.permutation import max_statistic_null, max_statistic_p, permute_labels
 
 __all__ = [
     "ClassMeans",
+    "Eraser",
+    "Leace",
     "LogisticFit",
     "MeanDifference",
     "Roc",

@@ -22,7 +22,7 @@ from auditgap.data import Dataset, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.attribution_patching.agreement import halves, random_ranking_p, top, upper_bounds
-from auditgap.instruments.mechanistic.attribution_patching.estimate import Estimates, Method, estimate
+from auditgap.instruments.mechanistic.attribution_patching.estimate import Method, estimate
 from auditgap.instruments.mechanistic.attribution_patching.exact import Patcher
 from auditgap.instruments.mechanistic.attribution_patching.findings import (
     Exact,
@@ -141,23 +141,17 @@ class AttributionPatching(Instrument):
                 f"top_k: expected fewer than the {len(nodes)} nodes there are, got {self.top_k}: nothing can be missed"
             )
         patcher = Patcher(model, pairs, layout, clean, corrupted, self.direction, self.max_rows)
-        estimates: dict[Method, Estimates] = {
-            method: estimate(
-                model,
-                pairs,
-                layout,
-                clean - corrupted,
-                method=method,
-                direction=self.direction,
-                n_steps=self.n_steps,
-                batch_size=self.batch_size,
-                progress=progress,
-            )
-            for method in METHODS
-            if method != "atp*" or model.n_layers > 1
-        }
-        if self.method not in estimates:
-            raise CannotMeasure("atp* drops one layer at a time; a model of one layer has none left: set method to atp")
+        estimates = estimate(
+            model,
+            pairs,
+            layout,
+            clean - corrupted,
+            methods=METHODS if model.n_layers > 1 else list(dict.fromkeys(["atp", "integrated-gradients", self.method])),
+            direction=self.direction,
+            n_steps=self.n_steps,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
 
         rng = np.random.default_rng(seed)
         found = {method: top(its.scores(np.array(train)), self.top_k) for method, its in estimates.items()}

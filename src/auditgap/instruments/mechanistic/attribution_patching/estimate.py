@@ -10,6 +10,7 @@ All are shares of the pair's gap. Exact where everything after the node is linea
 Source: N. Nanda (2023), attribution patching; arXiv:2403.00745; arXiv:2403.17806.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -76,47 +77,48 @@ def estimate(
     layout: Layout,
     gaps: Float[np.ndarray, " pair"],
     *,
-    method: Method,
+    methods: Sequence[Method],
     direction: Direction,
     n_steps: int,
     batch_size: int,
     progress: Progress = quiet,
-) -> Estimates:
-    """The effects of all nodes on all pairs.
+) -> dict[Method, Estimates]:
+    """The effects of all nodes on all pairs, by each method.
 
     Raises:
         CannotMeasure: `atp*` on a model of one layer.
         SiteError: a gradient is not finite, or attention cannot be recomputed.
     """
-    if method == "atp*" and model.n_layers < 2:
-        raise CannotMeasure("atp* drops one layer at a time; a model of one layer has none left: set method to atp")
-    dropped = list(range(model.n_layers)) if method == "atp*" else [None]
-    sites = _sites(layout)
-    found: dict[int, np.ndarray] = {}
-    whole: dict[int, float] = {}
+    if "atp*" in methods and model.n_layers < 2:
+        raise CannotMeasure("atp* drops one layer at a time; a model of one layer has none left: use atp")
+    n, n_nodes, sites = len(pairs.rows), len(layout.nodes), _sites(layout)
+    n_passes: dict[Method, int] = {method: model.n_layers if method == "atp*" else 1 for method in methods}
+    passes: dict[Method, np.ndarray] = {method: np.empty((n_passes[method], n, n_nodes)) for method in methods}
+    whole = {method: np.empty(n) for method in methods}
+    n_done = 0
     for rows in pairs.by_length(batch_size):
-        progress(method, len(found), len(pairs.rows))
+        progress("gradients", n_done, n)
+        n_done += len(rows)
         part = pairs.take(rows)
         ends = torch.stack(part.corrupted), torch.stack(part.clean)
         recipient, donor = ends if direction == "denoising" else ends[::-1]
-        batch = _read(model, recipient, donor, layout, sites)
-        metric, by_pass = logit_difference(part), []
-        sign = 1.0 if direction == "denoising" else -1.0
-        for layer in dropped:
-            if method == "integrated-gradients":
-                gradients = integrated_gradients(model, recipient, donor, sites, metric=metric, n_steps=n_steps)
-            else:
-                gradients = site_gradients(model, recipient, sites, metric=metric, dropped=layer)
-            shares = layout.pick(_products(model, batch, gradients, layout), rows) / gaps[rows, None]
-            by_pass.append(sign * shares)
-            total = sign * (batch.moved[START] * gradients[START]).sum((1, 2)).double().numpy() / gaps[rows]
-        found |= zip(rows, np.stack(by_pass, axis=1), strict=True)
-        whole |= zip(rows, total, strict=True)
-    every = range(len(pairs.rows))
-    taking_part = [len(dropped) - (len(dropped) > 1 and node.kind != "resid_pre") for node in layout.nodes]
-    return Estimates(
-        np.stack([found[row] for row in every], axis=1), 1 / np.array(taking_part), np.array([whole[row] for row in every])
-    )
+        batch, metric = _read(model, recipient, donor, layout, sites), logit_difference(part)
+        per_share = gaps[rows] if direction == "denoising" else -gaps[rows]
+        for method in methods:
+            for step in range(n_passes[method]):
+                if method == "integrated-gradients":
+                    gradients = integrated_gradients(model, recipient, donor, sites, metric=metric, n_steps=n_steps)
+                else:
+                    dropped = step if method == "atp*" else None
+                    gradients = site_gradients(model, recipient, sites, metric=metric, dropped=dropped)
+                values = layout.pick(_products(model, batch, gradients, layout), rows)
+                passes[method][step, rows] = values / per_share[:, None]
+                whole[method][rows] = (batch.moved[START] * gradients[START]).sum((1, 2)).double().numpy() / per_share
+    in_stream = np.array([node.kind == "resid_pre" for node in layout.nodes])
+    return {
+        method: Estimates(values, 1 / np.where(in_stream | (len(values) == 1), len(values), len(values) - 1), whole[method])
+        for method, values in passes.items()
+    }
 
 
 def _sites(layout: Layout) -> list[str]:

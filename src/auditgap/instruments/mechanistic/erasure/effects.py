@@ -22,7 +22,8 @@ def share_removed(name: str, trial: Trial, erased: Trial, gap: Measured) -> Meas
     """How much of the difference is gone; none if there is no difference."""
     if gap.interval.low <= 0:
         low, high = gap.interval.low, gap.interval.high
-        reason = f"the classes do not differ in behaviour: difference {gap.value:.3g} logits, interval {low:.3g} to {high:.3g}"
+        problem = "label 1 scores below label 0, swap answers and foils" if high < 0 else "the classes do not differ in behaviour"
+        reason = f"{problem}: difference {gap.value:.3g} logits, interval {low:.3g} to {high:.3g}"
         return NotMeasured(name=name, reason=reason)
     about = "Share of the difference between the classes that erasing takes away; 1 is all of it."
     return trial.measured(name, lambda drawn: 1 - erased.difference(drawn) / trial.difference(drawn), "ratio", about)
