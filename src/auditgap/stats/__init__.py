@@ -3,9 +3,9 @@
 from auditgap.stats.bootstrap import cluster_bootstrap
 from auditgap.stats.discrimination import Roc, auroc, auroc_interval, roc, threshold_at_fpr, tpr_at_fpr
 from auditgap.stats.intervals import clopper_pearson, wilson, zero_event_upper_bound
+from auditgap.stats.leace import Eraser, Leace
 from auditgap.stats.logistic import LogisticFit, fit_logistic_streaming
 from auditgap.stats.mean_difference import ClassMeans, MeanDifference
-from auditgap.stats.leace import Eraser, Leace
 from auditgap.stats.multiplicity import holm
 from auditgap.stats.permutation import max_statistic_null, max_statistic_p, permute_labels
 

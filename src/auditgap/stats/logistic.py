@@ -85,7 +85,8 @@ def fit_logistic_streaming(
         callback=stop_when_flat,
         options={"maxfun": max_passes, "maxiter": max_passes, "ftol": 0.0, "gtol": 0.0},
     )
-    objective(found.x)
+    if not np.array_equal(objective.at, found.x):
+        objective(found.x)
     if not objective.gain_nats < tolerance_nats:
         raise CannotMeasure(
             f"expected a minimum to {tolerance_nats:g} nats, got within {objective.gain_nats:.3g} after {objective.n_passes} "
@@ -101,8 +102,10 @@ class _Objective:
     def __init__(self, blocks: Blocks, truth: NDArray[np.int64], l2: float, factor: NDArray[np.float64]) -> None:
         self._blocks, self._truth, self._l2, self._factor = blocks, truth, l2, factor
         self.n_passes = 0
+        self.at = np.full(len(factor), np.nan)
+        """The last point."""
         self.gain_nats = np.inf
-        """What a Newton step from the last point would gain."""
+        """What a Newton step from there would gain."""
 
     def weights(self, rotated: NDArray[np.float64]) -> NDArray[np.float64]:
         """The weights, intercept last."""
@@ -132,6 +135,7 @@ class _Objective:
         gradient[:-1] += self._l2 * weights[:-1]
         slope = solve_triangular(self._factor, gradient, lower=True)
         self.n_passes += 1
+        self.at = rotated.copy()
         self.gain_nats = float(slope @ slope) / 2
         return total / n + self._l2 / 2 * float(weights[:-1] @ weights[:-1]), slope
 
