@@ -24,9 +24,9 @@ N_ROWS, WIDTH, N_HELD_OUT = 200_000, 1024, 20_000
 BATCH = 10_000
 GOAL = 4.0
 NOTES = {
-    "scikit-learn": "Same objective (C = 1), features as they come, on scales that differ by 32: that is what costs scikit-learn its "
+    "scikit-learn": "Same objective (C = 1), features as they come, on scales that differ by 32: that is what costs scikit-learn its "  # noqa: E501
     "iterations. The next row takes it away. Peak memory counts the input, held in memory.",
-    "scikit-learn, standardised": "Standardising is not timed. These features are independent, so it makes the loss round and a few "
+    "scikit-learn, standardised": "Standardising is not timed. These features are independent, so it makes the loss round and a few "  # noqa: E501
     "iterations are enough: where this is above 1, ours is the faster, below 1 the slower.",
 }
 
