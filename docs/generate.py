@@ -16,23 +16,25 @@ HERE = Path(__file__).parent
 
 def commands() -> dict[str, str]:
     """One page per command: its help, that of its subcommands, and where it is used."""
-    ctx = click.Context(cli, info_name="auditgap")
+    ctx = click.Context(cli, info_name="auditgap", **cli.context_settings)
     pages = {}
     for name in cli.list_commands(ctx):
         command = cli.get_command(ctx, name)
         if command is None:
             raise LookupError(f"the command '{name}' is listed and not there")
-        pages[f"{name}.md"] = _page(command, f"auditgap {name}", 1) + "\nUsed in the [tutorial](../tutorial.md).\n"
+        pages[f"{name}.md"] = _page(command, ctx, f"auditgap {name}", 1) + "\nUsed in the [tutorial](../tutorial.md).\n"
     return pages
 
 
-def _page(command: click.Command, path: str, level: int) -> str:
-    ctx = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+def _page(command: click.Command, root: click.Context, path: str, level: int) -> str:
+    # The names of the help option come from the root: click keeps them on the command from its first use on.
+    names = root.help_option_names
+    ctx = click.Context(command, info_name=path, max_content_width=100, terminal_width=100, help_option_names=names)
     text = f"{'#' * level} {path}\n\n```text\n{command.get_help(ctx)}\n```\n"
     if isinstance(command, click.Group):
         for name in sorted(command.list_commands(ctx)):
             child = command.get_command(ctx, name)
-            text += "\n" + _page(child, f"{path} {name}", level + 1) if child else ""
+            text += "\n" + _page(child, root, f"{path} {name}", level + 1) if child else ""
     return text
 
 
