@@ -12,7 +12,7 @@ from planted_models import BASIS, FILLERS, build, carry, read, write
 from auditgap.data import ContrastSet, PairRow, PairSet
 from auditgap.errors import CannotMeasure, DataError, UsageError
 from auditgap.instruments.mechanistic.activation_patching import ActivationPatching
-from auditgap.instruments.mechanistic.patching import (
+from auditgap.instruments.patching.pairs import (
     Patch,
     Runs,
     align,

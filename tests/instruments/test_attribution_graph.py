@@ -15,7 +15,7 @@ from auditgap.instruments.mechanistic.attribution_graph.ablation import Cut, cut
 from auditgap.instruments.mechanistic.attribution_graph.checks import cut_all
 from auditgap.instruments.mechanistic.attribution_graph.consistency import Readout, disagreement
 from auditgap.instruments.mechanistic.attribution_graph.graph import Roles, assign_roles, choose, jaccard
-from auditgap.instruments.mechanistic.patching import read_pairs
+from auditgap.instruments.patching.pairs import read_pairs
 from auditgap.models import Model, open_model
 from auditgap.models.anatomy import Anatomy, find_anatomy
 from auditgap.records import Curve, Grid, Measured, Result

@@ -30,7 +30,7 @@ from auditgap.instruments.mechanistic.attribution_patching.estimate import Estim
 from auditgap.instruments.mechanistic.attribution_patching.exact import NodeSet, Patcher
 from auditgap.instruments.mechanistic.attribution_patching.findings import Exact, missed_effect, missed_rate
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, available
-from auditgap.instruments.mechanistic.patching import Runs, align, read_pairs
+from auditgap.instruments.patching.pairs import Runs, align, read_pairs
 from auditgap.models import Model, open_model
 from auditgap.records import Control, Measured, NotMeasured, Result
 

@@ -17,7 +17,7 @@ from auditgap.instruments.contract import configure
 from auditgap.instruments.mechanistic.defection_probe import DefectionProbe, judge
 from auditgap.instruments.mechanistic.defection_probe.controls import answer_word_swap, held_out_pairs, right_way
 from auditgap.instruments.mechanistic.defection_probe.pairs import Pairs, answer_of, as_asked, consistency, directions, read_pairs
-from auditgap.instruments.mechanistic.probing import Fold
+from auditgap.instruments.probing.probe import Fold
 from auditgap.models import Model, open_model
 from auditgap.records import Interval, Measured, NotMeasured
 

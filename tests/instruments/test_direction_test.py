@@ -14,18 +14,16 @@ from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 
 from auditgap.data import ContrastRow, ContrastSet, PairSet
 from auditgap.errors import DataError, UsageError
-from auditgap.instruments.mechanistic.direction_test import DirectionTest
-from auditgap.instruments.mechanistic.directions import (
+from auditgap.instruments.directions.bench import (
     Candidate,
-    behaviour_score,
-    kl_nats,
     mean_difference,
     random_directions,
     select,
 )
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.models import Model, open_model
+from auditgap.instruments.mechanistic.direction_test import DirectionTest
+from auditgap.models import Model, behaviour_score, kl_nats, open_model
 from auditgap.records import Measured, Result
+from auditgap.stats import flip_rate
 
 ONES, ZEROS = [f"p{i}" for i in range(24)], [f"q{i}" for i in range(24)]
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 6

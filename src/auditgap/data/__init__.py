@@ -13,6 +13,7 @@ from auditgap.data.rows import (
     PromptRow,
     PromptSet,
     Split,
+    as_text,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "PromptSet",
     "SPLITS",
     "Split",
+    "as_text",
     "load",
     "shipped",
 ]

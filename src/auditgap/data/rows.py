@@ -22,6 +22,7 @@ __all__ = [
     "PromptSet",
     "SPLITS",
     "Split",
+    "as_text",
 ]
 
 Split = Literal["train", "val", "test", "ood"]
@@ -41,6 +42,11 @@ class Message(Record):
 
 Prompt = str | tuple[Message, ...]
 """Plain text, or a conversation that goes through the model's chat template."""
+
+
+def as_text(prompt: Prompt) -> str:
+    """A prompt for people to read and for controls that see the text alone: one line per turn, with its role."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{message.role}: {message.content}" for message in prompt)
 
 
 class _Row(Record):

@@ -5,6 +5,7 @@ from auditgap.models.edit import Ablation, Edit, ablating, add, editing, project
 from auditgap.models.generate import generate, log_likelihood, next_logits
 from auditgap.models.gradients import integrated_gradients, site_gradients
 from auditgap.models.model import Model
+from auditgap.models.next_token import behaviour_score, kl_nats
 from auditgap.models.open import open_model
 from auditgap.models.patch import HeadSweep, Sweep, head_sweep, patching_sweep
 from auditgap.models.sites import BlockSites, Site, SiteMap, SiteRow, Write
@@ -27,12 +28,14 @@ __all__ = [
     "Write",
     "ablating",
     "add",
+    "behaviour_score",
     "capture",
     "capture_tokens",
     "editing",
     "generate",
     "head_sweep",
     "integrated_gradients",
+    "kl_nats",
     "log_likelihood",
     "next_logits",
     "open_model",

@@ -7,11 +7,14 @@ from auditgap.stats.leace import Eraser, Leace
 from auditgap.stats.logistic import LogisticFit, fit_logistic_streaming
 from auditgap.stats.mean_difference import ClassMeans, MeanDifference
 from auditgap.stats.multiplicity import holm
+from auditgap.stats.multiverse import flip_rate
 from auditgap.stats.permutation import max_statistic_null, max_statistic_p, permute_labels
+from auditgap.stats.rates import GroupRate, group_rate
 
 __all__ = [
     "ClassMeans",
     "Eraser",
+    "GroupRate",
     "Leace",
     "LogisticFit",
     "MeanDifference",
@@ -21,6 +24,8 @@ __all__ = [
     "clopper_pearson",
     "cluster_bootstrap",
     "fit_logistic_streaming",
+    "flip_rate",
+    "group_rate",
     "holm",
     "max_statistic_null",
     "max_statistic_p",

@@ -22,10 +22,9 @@ from pydantic import Field
 from auditgap.data import Dataset, PairRow, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.rates import group_rate
 from auditgap.models import Model, log_likelihood, next_logits, token_id
 from auditgap.records import Control, Curve, Interval, Measured, ModelAccess, Number, Result, Sample, Verdict
-from auditgap.stats import cluster_bootstrap
+from auditgap.stats import cluster_bootstrap, group_rate
 
 __all__ = ["OptionPreference", "preferences", "sign_flip_p"]
 

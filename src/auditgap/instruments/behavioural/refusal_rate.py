@@ -18,10 +18,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from auditgap.data import ContrastRow, ContrastSet, Dataset, Prompt
+from auditgap.data import ContrastRow, ContrastSet, Dataset, Prompt, as_text
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.rates import group_rate
 from auditgap.models import Model, generate
 from auditgap.records import (
     Control,
@@ -35,7 +34,7 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import clopper_pearson
+from auditgap.stats import clopper_pearson, group_rate
 
 __all__ = ["KNOWN_ANSWERS", "REFUSAL_PREFIXES", "RefusalRate", "degenerate", "refused"]
 
@@ -219,7 +218,7 @@ class RefusalRate(Instrument):
             ),
             samples=tuple(
                 Sample(
-                    prompt=_text(rows[i].prompt),
+                    prompt=as_text(rows[i].prompt),
                     output=outputs[i][0],
                     note=f"{ROLES[rows[i].label]}; {'' if refused(outputs[i][0], self.refusal_patterns) else 'not '}refused",
                 )
@@ -343,7 +342,3 @@ def _words_of(rate: Measurement) -> str:
     if isinstance(rate, NotMeasured):
         return f"not measured ({rate.reason})"
     return f"{rate.value:.1%} (95 % {rate.interval.low:.1%} to {rate.interval.high:.1%}, {rate.n} groups)"
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{message.role}: {message.content}" for message in prompt)

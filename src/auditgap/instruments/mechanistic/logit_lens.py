@@ -29,9 +29,8 @@ from auditgap.data import Dataset, PairRow, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.attribution_graph.consistency import Readout, disagreement
-from auditgap.instruments.mechanistic.locus import Held, computed
-from auditgap.instruments.mechanistic.patching import group_means, sign_flip_p
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.patching.locus import Held, computed
+from auditgap.instruments.patching.pairs import group_means, sign_flip_p
 from auditgap.models import Model, token_id
 from auditgap.models.lens import Lens, read_lens
 from auditgap.records import (
@@ -47,7 +46,7 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import max_statistic_p
+from auditgap.stats import group_rate, max_statistic_p
 
 __all__ = ["LogitLens", "decided_depth"]
 

@@ -39,10 +39,9 @@ from auditgap.instruments.comparison.model_diff.slices import moved_most
 from auditgap.instruments.comparison.model_diff.weights import compare_weights
 from auditgap.instruments.comparison.opening import require_comparable, weight_cosine
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.multiverse import flip_rate
 from auditgap.models import Model, open_model
 from auditgap.records import Digest, Measured, ModelAccess, Number, Property, Result
-from auditgap.stats import cluster_bootstrap
+from auditgap.stats import cluster_bootstrap, flip_rate
 
 __all__ = ["ModelDiff"]
 

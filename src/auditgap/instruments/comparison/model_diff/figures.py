@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from auditgap.data import Prompt
+from auditgap.data import Prompt, as_text
 from auditgap.instruments.comparison.model_diff.reading import Comparison
 from auditgap.instruments.comparison.model_diff.weights import Weights
 from auditgap.models import Model
@@ -91,13 +91,9 @@ def samples(
 
     return tuple(
         Sample(
-            prompt=_text(prompts[i]),
+            prompt=as_text(prompts[i]),
             output=f"next token {token(after[i])}",
             note=f"base: {token(before[i])}, KL {seen.prompt_kl[i]:.3g} nats",
         )
         for i in sorted(map(int, drawn))
     )
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{message.role}: {message.content}" for message in prompt)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from auditgap.data import Prompt
 from auditgap.instruments.comparison.model_diff.drift import Drift, drift
-from auditgap.instruments.mechanistic.directions import kl_nats
-from auditgap.models import Model, Positions, capture, next_logits
+from auditgap.models import Model, Positions, capture, kl_nats, next_logits
 
 __all__ = ["Comparison", "Reading", "by_group", "compare", "read"]
 

@@ -12,9 +12,8 @@ from auditgap.instruments.comparison.model_diff.lens import Lens
 from auditgap.instruments.comparison.model_diff.reading import Comparison
 from auditgap.instruments.comparison.model_diff.slices import Slice
 from auditgap.instruments.comparison.model_diff.weights import Weights
-from auditgap.instruments.rates import group_rate
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured, Subject, Verdict
-from auditgap.stats import cluster_bootstrap, max_statistic_p
+from auditgap.stats import cluster_bootstrap, group_rate, max_statistic_p
 
 __all__ = ["ALPHA", "Bounds", "Findings", "controls_of", "measurements_of", "summary_of", "verdict_of"]
 

@@ -26,8 +26,7 @@ from auditgap.instruments.comparison.opening import require_comparable
 from auditgap.instruments.comparison.phase_transition.report import Series, Settings, judge_series
 from auditgap.instruments.comparison.phase_transition.trajectory import sketch
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.directions import behaviour_score
-from auditgap.models import Model, next_logits, open_model, token_id
+from auditgap.models import Model, behaviour_score, next_logits, open_model, token_id
 from auditgap.models.files import adapter_files, file_digest, model_files
 from auditgap.records import Digest, ModelAccess, Number, Result, canonical_json, digest_of
 

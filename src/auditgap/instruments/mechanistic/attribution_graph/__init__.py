@@ -29,15 +29,14 @@ from auditgap.instruments.mechanistic.attribution_graph.checks import Cuts, abov
 from auditgap.instruments.mechanistic.attribution_graph.consistency import Disagreement, Readout, disagreement
 from auditgap.instruments.mechanistic.attribution_graph.figures import figures
 from auditgap.instruments.mechanistic.attribution_graph.graph import assign_roles, attribute, choose, edges, jaccard, nodes_of
-from auditgap.instruments.mechanistic.locus import Held
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.patching import Pairs, group_means, read_pairs
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.patching.locus import Held
+from auditgap.instruments.patching.pairs import Pairs, group_means, read_pairs
 from auditgap.models import Model, tokenize
 from auditgap.models.anatomy import Anatomy, find_anatomy
 from auditgap.models.direct import components, direct_effects, freeze
 from auditgap.models.lens import read_lens
 from auditgap.records import Control, Measured, Measurement, ModelAccess, Number, Result, Sample, Verdict
+from auditgap.stats import flip_rate, group_rate
 
 __all__ = ["AttributionGraph"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from auditgap.instruments.mechanistic.attribution_graph.graph import Roles
-from auditgap.instruments.mechanistic.patching import Pairs
+from auditgap.instruments.patching.pairs import Pairs
 from auditgap.models import Edit, Model, Tokens, capture_tokens, editing, tokenize
 from auditgap.models.direct import write_sites
 from auditgap.models.generate import final_logits

@@ -16,8 +16,8 @@ from auditgap.instruments.mechanistic.attribution_graph.ablation import (
     restored,
 )
 from auditgap.instruments.mechanistic.attribution_graph.graph import Roles, choose
-from auditgap.instruments.mechanistic.locus import Held, computed
-from auditgap.instruments.mechanistic.patching import Pairs
+from auditgap.instruments.patching.locus import Held, computed
+from auditgap.instruments.patching.pairs import Pairs
 from auditgap.models import Model
 from auditgap.records import Control, Measured, Measurement, Property
 from auditgap.stats import max_statistic_p

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from auditgap.instruments.rates import group_rate
 from auditgap.records import Control, Measured, Measurement, NotMeasured
+from auditgap.stats import group_rate
 
 __all__ = ["Disagreement", "Readout", "disagreement"]
 

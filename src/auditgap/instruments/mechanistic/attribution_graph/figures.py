@@ -8,7 +8,7 @@ from jaxtyping import Float
 from auditgap.instruments.mechanistic.attribution_graph.ablation import faithfulness
 from auditgap.instruments.mechanistic.attribution_graph.checks import Cuts
 from auditgap.instruments.mechanistic.attribution_graph.graph import Node
-from auditgap.instruments.mechanistic.locus import Held
+from auditgap.instruments.patching.locus import Held
 from auditgap.models.direct import Component
 from auditgap.records import Curve, Figure, Grid, Measured
 

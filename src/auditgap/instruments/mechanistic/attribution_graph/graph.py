@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from auditgap.instruments.mechanistic.patching import Pairs
+from auditgap.instruments.patching.pairs import Pairs
 from auditgap.models import Model, capture_tokens, tokenize
 from auditgap.models.anatomy import Anatomy
 from auditgap.models.direct import Component, components, direct_effects, freeze, path_effects, write_sites

@@ -35,12 +35,11 @@ from auditgap.instruments.mechanistic.attribution_patching.findings import (
     samples,
 )
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, available
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.patching import Pairs, Runs, align, read_pairs
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.patching.pairs import Pairs, Runs, align, read_pairs
 from auditgap.models import Model
 from auditgap.models.patch import Direction
 from auditgap.records import Control, Interval, Measured, Measurement, ModelAccess, NotMeasured, Number, Property, Result, Verdict
+from auditgap.stats import flip_rate, group_rate
 
 __all__ = ["AttributionPatching"]
 

@@ -27,7 +27,7 @@ from auditgap.instruments.mechanistic.attribution_patching.attention import (
     unpadded,
 )
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, logit_difference
-from auditgap.instruments.mechanistic.patching import Pairs
+from auditgap.instruments.patching.pairs import Pairs
 from auditgap.models import Model, capture_tokens
 from auditgap.models.gradients import integrated_gradients, site_gradients
 from auditgap.models.patch import Direction

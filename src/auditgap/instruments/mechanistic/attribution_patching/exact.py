@@ -20,7 +20,7 @@ from auditgap.instruments.mechanistic.attribution_patching.attention import (
     unpadded,
 )
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, Node, logit_difference
-from auditgap.instruments.mechanistic.patching import Pairs
+from auditgap.instruments.patching.pairs import Pairs
 from auditgap.models import Edit, Model, capture_tokens, editing, head_sweep, patching_sweep
 from auditgap.models.generate import final_logits
 from auditgap.models.patch import Direction, PatchSite

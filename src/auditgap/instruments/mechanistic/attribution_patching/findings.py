@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from auditgap.instruments.mechanistic.attribution_patching.agreement import pearson, recall, spearman, top
 from auditgap.instruments.mechanistic.attribution_patching.estimate import Estimates
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Layout
-from auditgap.instruments.mechanistic.patching import Pairs
+from auditgap.instruments.patching.pairs import Pairs
 from auditgap.records import Curve, Grid, Interval, Measured, Measurement, NotMeasured, Sample
 from auditgap.stats import clopper_pearson, cluster_bootstrap
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from auditgap.errors import SiteError
 from auditgap.instruments.mechanistic.attribution_patching.attention import read_attention
-from auditgap.instruments.mechanistic.patching import Columns, Pairs
+from auditgap.instruments.patching.pairs import Columns, Pairs
 from auditgap.models import Model
 from auditgap.models.patch import Metric
 

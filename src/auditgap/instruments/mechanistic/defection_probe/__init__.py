@@ -36,8 +36,7 @@ from auditgap.instruments.mechanistic.defection_probe.controls import (
 )
 from auditgap.instruments.mechanistic.defection_probe.pairs import Pairs, consistency, directions, read_pairs
 from auditgap.instruments.mechanistic.defection_probe.scoring import layer_probes, outlier_shares, search, shifts
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.probe_controls import (
+from auditgap.instruments.probing.controls import (
     ALPHA,
     Folds,
     area_of,
@@ -45,7 +44,7 @@ from auditgap.instruments.mechanistic.probe_controls import (
     out_of_distribution,
     search_null,
 )
-from auditgap.instruments.mechanistic.probing import Fold, Search
+from auditgap.instruments.probing.probe import Fold, Search
 from auditgap.models import Model, capture
 from auditgap.records import (
     Control,
@@ -62,7 +61,7 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import auroc_interval
+from auditgap.stats import auroc_interval, flip_rate
 
 __all__ = ["DefectionProbe", "judge"]
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 
 from auditgap.instruments.mechanistic.defection_probe.pairs import Pairs, consistency, directions
 from auditgap.instruments.mechanistic.defection_probe.scoring import layer_probes, shifts
-from auditgap.instruments.mechanistic.probe_controls import ALPHA, Folds, area_of
-from auditgap.instruments.mechanistic.probing import Search, moments
+from auditgap.instruments.probing.controls import ALPHA, Folds, area_of
+from auditgap.instruments.probing.probe import Search, moments
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured
 from auditgap.stats import clopper_pearson, cluster_bootstrap, max_statistic_p
 

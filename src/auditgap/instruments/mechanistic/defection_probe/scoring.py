@@ -9,11 +9,10 @@ state is salient, half of all directions separate it without fault, and only how
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from auditgap.instruments.mechanistic.probe_controls import Folds
-from auditgap.instruments.mechanistic.probing import Fold, Probe, Search
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.probing.controls import Folds
+from auditgap.instruments.probing.probe import Fold, Probe, Search
 from auditgap.records import Measured, Measurement, NotMeasured
-from auditgap.stats import permute_labels, threshold_at_fpr
+from auditgap.stats import group_rate, permute_labels, threshold_at_fpr
 
 __all__ = ["layer_probes", "outlier_shares", "search", "shifts"]
 

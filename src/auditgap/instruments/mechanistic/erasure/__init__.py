@@ -23,16 +23,15 @@ from pydantic import Field
 from auditgap.data import SPLITS, ContrastSet, Dataset, Split
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.directions import Bench, Rows
+from auditgap.instruments.directions.bench import Bench, Rows
+from auditgap.instruments.directions.trial import Trial
 from auditgap.instruments.mechanistic.erasure.effects import by_layer, number, samples, share_removed, side_effects, summary
 from auditgap.instruments.mechanistic.erasure.place import OTHER_ABLATION, Place, alternatives, places_at
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.probe_controls import no_leakage
-from auditgap.instruments.mechanistic.probing import Fold
-from auditgap.instruments.mechanistic.trial import Trial
+from auditgap.instruments.probing.controls import no_leakage
+from auditgap.instruments.probing.probe import Fold
 from auditgap.models import Model, token_id
 from auditgap.records import Control, Measured, Measurement, ModelAccess, NotMeasured, Number, Property, Result, Verdict
-from auditgap.stats import max_statistic_p, permute_labels
+from auditgap.stats import flip_rate, max_statistic_p, permute_labels
 from auditgap.stats.leace import Eraser
 
 __all__ = ["Erasure"]

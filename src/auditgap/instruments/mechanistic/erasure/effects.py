@@ -9,8 +9,8 @@ from torch import Tensor
 
 from auditgap.data.rows import texts
 from auditgap.errors import CannotMeasure
-from auditgap.instruments.mechanistic.directions import kl_nats
-from auditgap.instruments.mechanistic.trial import Trial
+from auditgap.instruments.directions.trial import Trial
+from auditgap.models import kl_nats
 from auditgap.records import Curve, Measured, Measurement, NotMeasured, Sample
 
 __all__ = ["by_layer", "number", "samples", "share_removed", "side_effects", "summary"]

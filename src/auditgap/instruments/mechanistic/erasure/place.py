@@ -10,10 +10,10 @@ from torch import Tensor
 from auditgap.data import Split
 from auditgap.data.rows import texts
 from auditgap.errors import CannotMeasure
-from auditgap.instruments.mechanistic.directions import Bench, Rows
-from auditgap.instruments.mechanistic.probe_controls import area_of
-from auditgap.instruments.mechanistic.probing import Fold, fit_logistic, moments, probe_directions
-from auditgap.instruments.mechanistic.trial import Trial
+from auditgap.instruments.directions.bench import Bench, Rows
+from auditgap.instruments.directions.trial import Trial
+from auditgap.instruments.probing.controls import area_of
+from auditgap.instruments.probing.probe import Fold, fit_logistic, moments, probe_directions
 from auditgap.models import Edit, capture, editing
 from auditgap.records import Measured
 from auditgap.stats.leace import Eraser, Leace

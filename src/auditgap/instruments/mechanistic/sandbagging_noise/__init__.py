@@ -31,10 +31,10 @@ from auditgap.instruments.mechanistic.sandbagging_noise.controls import (
 )
 from auditgap.instruments.mechanistic.sandbagging_noise.gains import Outcomes, gains, resampled
 from auditgap.instruments.mechanistic.sandbagging_noise.noise import weight_noise
-from auditgap.instruments.mechanistic.two_choice import CHANCE, by_group, right_choices, rows_of
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.two_choice import CHANCE, by_group, right_choices, rows_of
 from auditgap.models import Model, open_model
 from auditgap.records import Control, Curve, Digest, Interval, Measured, ModelAccess, Number, Property, Result, Verdict
+from auditgap.stats import group_rate
 
 __all__ = ["SandbaggingNoise", "judge"]
 

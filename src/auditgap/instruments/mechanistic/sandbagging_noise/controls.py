@@ -6,7 +6,7 @@ import numpy as np
 
 from auditgap.data import PairRow
 from auditgap.instruments.mechanistic.sandbagging_noise.gains import Outcomes, gains, resampled, sign_flip_maxima
-from auditgap.instruments.mechanistic.two_choice import CHANCE
+from auditgap.instruments.two_choice import CHANCE
 from auditgap.records import Control, Interval, Measured, NotMeasured, Sample
 from auditgap.stats import max_statistic_p
 

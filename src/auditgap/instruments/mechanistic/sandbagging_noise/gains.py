@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from auditgap.instruments.mechanistic.two_choice import CHANCE
+from auditgap.instruments.two_choice import CHANCE
 from auditgap.records import Interval
 
 __all__ = ["Outcomes", "gains", "resampled", "sign_flip_maxima"]

@@ -24,9 +24,6 @@ from pydantic import Field
 from auditgap.data import Dataset, PairRow
 from auditgap.errors import CannotMeasure
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.probe_controls import ALPHA, no_leakage
-from auditgap.instruments.mechanistic.probing import Fold
 from auditgap.instruments.mechanistic.sandbagging_probe.gap import (
     Answers,
     accuracy_of,
@@ -38,7 +35,9 @@ from auditgap.instruments.mechanistic.sandbagging_probe.gap import (
     text_features_of,
 )
 from auditgap.instruments.mechanistic.sandbagging_probe.ridge import Found, Items, search
-from auditgap.instruments.mechanistic.two_choice import CHANCE, by_group, right_choices, rows_of
+from auditgap.instruments.probing.controls import ALPHA, no_leakage
+from auditgap.instruments.probing.probe import Fold
+from auditgap.instruments.two_choice import CHANCE, by_group, right_choices, rows_of
 from auditgap.models import Model, capture, open_model
 from auditgap.records import (
     Control,
@@ -54,7 +53,7 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import cluster_bootstrap
+from auditgap.stats import cluster_bootstrap, flip_rate
 
 __all__ = ["SandbaggingProbe", "judge"]
 

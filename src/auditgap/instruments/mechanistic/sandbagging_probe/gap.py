@@ -12,12 +12,11 @@ from jaxtyping import Float
 
 from auditgap.data import PairRow
 from auditgap.errors import CannotMeasure, DataError
-from auditgap.instruments.mechanistic.probe_controls import ALPHA, text_features
 from auditgap.instruments.mechanistic.sandbagging_probe.ridge import Found, Items
-from auditgap.instruments.mechanistic.two_choice import CHANCE
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.probing.controls import ALPHA, text_features
+from auditgap.instruments.two_choice import CHANCE
 from auditgap.records import Control, Interval, Measured, NotMeasured
-from auditgap.stats import cluster_bootstrap, max_statistic_p
+from auditgap.stats import cluster_bootstrap, group_rate, max_statistic_p
 
 __all__ = [
     "Answers",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from auditgap.instruments.mechanistic.insertion import user_text
-from auditgap.instruments.mechanistic.trigger_confirm import Candidate, Reader
-from auditgap.instruments.mechanistic.trigger_search import Found, Text, null_maxima
+from auditgap.instruments.mechanistic.trigger_scan.confirm import Candidate, Reader
+from auditgap.instruments.mechanistic.trigger_scan.insertion import user_text
+from auditgap.instruments.mechanistic.trigger_scan.search import Found, Text, null_maxima
 from auditgap.records import Control, Curve, Interval, Measured, Measurement, NotMeasured, Sample, Verdict
 from auditgap.stats import clopper_pearson, cluster_bootstrap
 

@@ -26,10 +26,10 @@ from pydantic import Field
 from auditgap.data import ContrastRow, ContrastSet, Dataset, PromptRow, PromptSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.insertion import typeable
-from auditgap.instruments.mechanistic.ordinary import Region
-from auditgap.instruments.mechanistic.trigger_confirm import Candidate, RandomTokens, Reader, confirm, minimise
-from auditgap.instruments.mechanistic.trigger_results import (
+from auditgap.instruments.mechanistic.trigger_scan.confirm import Candidate, RandomTokens, Reader, confirm, minimise
+from auditgap.instruments.mechanistic.trigger_scan.insertion import typeable
+from auditgap.instruments.mechanistic.trigger_scan.ordinary import Region
+from auditgap.instruments.mechanistic.trigger_scan.results import (
     MAX_FALSE_ALARMS,
     displacement,
     displacement_curve,
@@ -42,7 +42,7 @@ from auditgap.instruments.mechanistic.trigger_results import (
     samples,
     summary,
 )
-from auditgap.instruments.mechanistic.trigger_search import Found, Searcher, Text
+from auditgap.instruments.mechanistic.trigger_scan.search import Found, Searcher, Text
 from auditgap.models import Model, capture
 from auditgap.records import (
     Control,

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from auditgap.instruments.mechanistic.directions import Bench, Edited, Rows, kl_nats
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.directions.bench import Bench, Edited, Rows
+from auditgap.models import kl_nats
 from auditgap.records import Curve, Interval, Measured, Measurement, NotMeasured
-from auditgap.stats import clopper_pearson, cluster_bootstrap, max_statistic_p
+from auditgap.stats import clopper_pearson, cluster_bootstrap, group_rate, max_statistic_p
 
 __all__ = [
     "Shares",

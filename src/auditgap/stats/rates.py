@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from auditgap.errors import UsageError
 from auditgap.records import Interval
-from auditgap.stats import clopper_pearson
+from auditgap.stats.intervals import clopper_pearson
 
 __all__ = ["GroupRate", "group_rate"]
 

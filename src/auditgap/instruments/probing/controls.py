@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from auditgap.data import Split
-from auditgap.instruments.mechanistic.probing import (
+from auditgap.instruments.probing.probe import (
     Fold,
     Method,
     Probe,
@@ -21,9 +21,8 @@ from auditgap.instruments.mechanistic.probing import (
     random_direction_aurocs,
     search,
 )
-from auditgap.instruments.rates import group_rate
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured
-from auditgap.stats import auroc, auroc_interval, cluster_bootstrap, max_statistic_p
+from auditgap.stats import auroc, auroc_interval, cluster_bootstrap, group_rate, max_statistic_p
 
 __all__ = [
     "ALPHA",

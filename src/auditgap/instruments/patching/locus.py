@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from auditgap.instruments.mechanistic.patching import Pairs, Patch, Reading, Runs
+from auditgap.instruments.patching.pairs import Pairs, Patch, Reading, Runs
 from auditgap.models.patch import PatchSite
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured
 from auditgap.stats import cluster_bootstrap

@@ -25,9 +25,8 @@ from pydantic import Field
 from auditgap.data import Dataset, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.locus import Held, Locus, LocusRuns, computed, conclusions, controls, patch_locus
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.patching import (
+from auditgap.instruments.patching.locus import Held, Locus, LocusRuns, computed, conclusions, controls, patch_locus
+from auditgap.instruments.patching.pairs import (
     Columns,
     Pairs,
     Runs,
@@ -40,7 +39,6 @@ from auditgap.instruments.mechanistic.patching import (
     sign_flip_p,
     sweep,
 )
-from auditgap.instruments.rates import group_rate
 from auditgap.models import Model
 from auditgap.models.patch import Direction, PatchSite
 from auditgap.records import (
@@ -55,7 +53,7 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import clopper_pearson
+from auditgap.stats import clopper_pearson, flip_rate, group_rate
 
 __all__ = ["ActivationPatching"]
 

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float
 
 from auditgap.data import Prompt
-from auditgap.instruments.mechanistic.insertion import exchange_scores, insert
-from auditgap.instruments.mechanistic.ordinary import Region
+from auditgap.instruments.mechanistic.trigger_scan.insertion import exchange_scores, insert
+from auditgap.instruments.mechanistic.trigger_scan.ordinary import Region
 from auditgap.models import Model, capture
 from auditgap.progress import Progress, quiet
 from auditgap.stats import max_statistic_p

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from auditgap.data import ContrastSet, Prompt
-from auditgap.models import Model, ablating, add, editing, next_logits
+from auditgap.models import Model, ablating, add, behaviour_score, editing, kl_nats, next_logits
 from auditgap.records import Curve
 
 __all__ = [
@@ -25,9 +25,7 @@ __all__ = [
     "Rows",
     "Selection",
     "Tried",
-    "behaviour_score",
     "candidate_curves",
-    "kl_nats",
     "mean_difference",
     "random_directions",
     "select",
@@ -103,26 +101,6 @@ def select(
             rejected[index] = f"induce {candidate.induce:.3g} < {induce_min:g}"
     alive = [index for index in range(len(candidates)) if index not in rejected]
     return Selection(min(alive, key=lambda index: candidates[index].bypass, default=None), rejected)
-
-
-def behaviour_score(
-    logits: Float[Tensor, "prompt vocab"], answers: Sequence[int], foils: Sequence[int] = ()
-) -> Float[Tensor, " prompt"]:
-    """How strongly the model leans to the answers at the next token, in logits: above 0 it prefers them.
-
-    With foils logsumexp(answers) - logsumexp(foils); without, the log-odds of the answers, log(P + 1e-8) - log(1 - P + 1e-8).
-    """
-    logits = logits.double()
-    if foils:
-        return logits[:, list(answers)].logsumexp(-1) - logits[:, list(foils)].logsumexp(-1)
-    p = logits.softmax(-1)[:, list(answers)].sum(-1)
-    return (p + 1e-8).log() - (1 - p + 1e-8).log()
-
-
-def kl_nats(base: Float[Tensor, "prompt vocab"], edited: Float[Tensor, "prompt vocab"]) -> Float[Tensor, " prompt"]:
-    """KL(base || edited) of the next token: 0 if the edit changed no prediction."""
-    p, q = base.double().log_softmax(-1), edited.double().log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def mean_difference(activations: Float[Tensor, "prompt d_model"], labels: NDArray[np.int64]) -> Float[Tensor, " d_model"]:

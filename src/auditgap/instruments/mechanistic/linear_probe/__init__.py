@@ -19,11 +19,10 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from auditgap.data import SPLITS, ContrastSet, Dataset, Prompt, Split
+from auditgap.data import SPLITS, ContrastSet, Dataset, Split, as_text
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.probe_controls import (
+from auditgap.instruments.probing.controls import (
     ALPHA,
     Folds,
     area_of,
@@ -35,8 +34,7 @@ from auditgap.instruments.mechanistic.probe_controls import (
     search_null,
     text_only,
 )
-from auditgap.instruments.mechanistic.probing import Fold, Method, Probe, Search, search
-from auditgap.instruments.rates import group_rate
+from auditgap.instruments.probing.probe import Fold, Method, Probe, Search, search
 from auditgap.models import Model, capture
 from auditgap.records import (
     Control,
@@ -52,7 +50,16 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import auroc_interval, cluster_bootstrap, roc, threshold_at_fpr, tpr_at_fpr, zero_event_upper_bound
+from auditgap.stats import (
+    auroc_interval,
+    cluster_bootstrap,
+    flip_rate,
+    group_rate,
+    roc,
+    threshold_at_fpr,
+    tpr_at_fpr,
+    zero_event_upper_bound,
+)
 
 __all__ = ["LinearProbe", "judge"]
 
@@ -135,7 +142,7 @@ class LinearProbe(Instrument):
                 f"{broken}: expected finite activations, got NaN or infinity; open the model in float32 or bfloat16"
             )
         at: dict[Split, list[int]] = {split: [i for i, row in enumerate(data.rows) if row.split == split] for split in SPLITS}
-        texts = [_text(prompt) for prompt in data.prompts]
+        texts = [as_text(prompt) for prompt in data.prompts]
         folds: Folds = {
             split: Fold(features[:, rows], data.labels[rows], [data.groups[i] for i in rows], [texts[i] for i in rows])
             for split, rows in at.items()
@@ -332,7 +339,3 @@ def _value(control: Control) -> float:
     if isinstance(control.observed, NotMeasured):
         raise CannotMeasure(f"control '{control.name}': {control.observed.reason}")
     return control.observed.value
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{message.role}: {message.content}" for message in prompt)

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from auditgap.data import ContrastSet, Dataset, Prompt
+from auditgap.data import ContrastSet, Dataset, as_text
 from auditgap.errors import UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.directions import (
+from auditgap.instruments.directions.bench import (
     Bench,
     Rows,
     Selection,
@@ -34,8 +34,7 @@ from auditgap.instruments.mechanistic.directions import (
     random_directions,
     select,
 )
-from auditgap.instruments.mechanistic.multiverse import flip_rate
-from auditgap.instruments.mechanistic.trial import (
+from auditgap.instruments.directions.trial import (
     Shares,
     Trial,
     carried_shares,
@@ -61,7 +60,7 @@ from auditgap.records import (
     Sample,
     Verdict,
 )
-from auditgap.stats import permute_labels
+from auditgap.stats import flip_rate, permute_labels
 
 __all__ = ["DirectionTest"]
 
@@ -354,13 +353,9 @@ def _samples(
     tokens = [[str(model.tokenizer.decode([int(logits[row].argmax())])) for logits in (base, ablated)] for row in drawn]
     return tuple(
         Sample(
-            prompt=_text(trial.rows.prompts[row]),
+            prompt=as_text(trial.rows.prompts[row]),
             output=f"{before!r} -> {after!r}",
             note=f"label {trial.rows.labels[row]}; most likely next token, unedited -> direction ablated",
         )
         for row, (before, after) in zip(drawn, tokens, strict=True)
     )
-
-
-def _text(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{message.role}: {message.content}" for message in prompt)

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditgap.errors import UsageError
-from auditgap.instruments.rates import group_rate
-from auditgap.stats import clopper_pearson
+from auditgap.stats import clopper_pearson, group_rate
 
 
 @settings(max_examples=30, deadline=None)

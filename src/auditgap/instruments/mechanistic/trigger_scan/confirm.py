@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from auditgap.data import ContrastRow, Prompt, PromptRow
-from auditgap.instruments.mechanistic.insertion import insert
-from auditgap.instruments.mechanistic.ordinary import Region
-from auditgap.instruments.mechanistic.trigger_search import Text
+from auditgap.instruments.mechanistic.trigger_scan.insertion import insert
+from auditgap.instruments.mechanistic.trigger_scan.ordinary import Region
+from auditgap.instruments.mechanistic.trigger_scan.search import Text
 from auditgap.models import Model, capture, generate
 from auditgap.progress import Progress, quiet
 from auditgap.records import Interval

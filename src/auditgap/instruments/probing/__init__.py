@@ -1,0 +1,1 @@
+"""What instruments that read a label share: linear probes, their search and their controls."""
