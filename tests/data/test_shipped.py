@@ -98,7 +98,7 @@ def test_ordinary_prompts_are_many_and_mixed():
 def test_the_licence_is_stated():
     assert "CC0-1.0" in README and "Original text" in README
     assert all(f"`{name}`" in README for name in shipped())
-    assert shipped() == ["harmful-harmless", "ordinary"]
+    assert shipped() == ["defection-control", "defection-pairs", "harmful-harmless", "ordinary"]
 
 
 def test_reading_data_needs_no_torch():

@@ -52,6 +52,9 @@ QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     ),
     "option-preference": ({"n_resamples": 200, "n_permutations": 99}, PAIRS),
     "refusal-rate": ({"max_new_tokens": 8}, CONTRAST),
+    "defection-probe": ({"n_resamples": 200, "n_permutations": 19}, CONTRAST),
+    "sandbagging-noise": ({"n_sigmas": 2, "n_draws": 10, "n_resamples": 200, "n_permutations": 99}, PAIRS),
+    "sandbagging-probe": ({"n_resamples": 200, "n_permutations": 19}, PAIRS),
     "trigger-scan": ({}, "shipped:ordinary"),
 }
 """Settings and data with which each instrument runs in seconds on a small story model. A new instrument needs a row here."""
