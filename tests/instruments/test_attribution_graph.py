@@ -18,7 +18,7 @@ from auditgap.instruments.mechanistic.attribution_graph.graph import Roles, assi
 from auditgap.instruments.patching.pairs import read_pairs
 from auditgap.models import Model, open_model
 from auditgap.models.anatomy import Anatomy, find_anatomy
-from auditgap.records import Curve, Grid, Measured, Result
+from auditgap.records import Curve, Graph, Grid, Measured, Result
 
 GIRLS, BOYS = [f"g{i}" for i in range(12)], [f"b{i}" for i in range(12)]
 SPLITS = ("train", "val", "train", "test")
@@ -95,6 +95,9 @@ def test_two_nodes_are_the_whole_mechanism(found: Result) -> None:
     assert figure.rows == ("embedding @ difference end", f"head {TRANSPORT}.0 @ prompt end")
     assert edges[0].tolist()[1:] == pytest.approx([1, 0], abs=0.05)  # the name reaches the head, not the target
     assert edges[1].tolist()[1:] == pytest.approx([0, 1], abs=0.05)  # the head reaches the target
+    drawing = next(figure for figure in found.figures if isinstance(figure, Graph))
+    ends = {(drawing.nodes[edge.source].label, drawing.nodes[edge.target].label) for edge in drawing.edges}
+    assert ends == {("emb", "h0"), ("h0", "answer less foil")}, "the mechanism is what is drawn"
     assert value(found, "faithfulness") == pytest.approx(1, abs=0.1)
     assert value(found, "faithfulness.mean_ablation") == pytest.approx(1, abs=0.1)
     assert value(found, "destroyed") == pytest.approx(1, abs=0.1)

@@ -5,7 +5,19 @@ from auditgap.records.assessment import Assessment, AxisGap, FragileReason, Supp
 from auditgap.records.base import Date, Digest, Number, Record, UtcTime, canonical_json, digest_of, explain, now
 from auditgap.records.claim import Bearing, Claim, Modality, Pin, Reading, Realm, Requirement, Verdict, Verified
 from auditgap.records.decision import CriterionResult, Decision, Outcome
-from auditgap.records.evidence import Curve, Environment, Evidence, Figure, Grid, Property, Result, Sample
+from auditgap.records.evidence import (
+    Curve,
+    Environment,
+    Evidence,
+    Figure,
+    Graph,
+    GraphEdge,
+    GraphNode,
+    Grid,
+    Property,
+    Result,
+    Sample,
+)
 from auditgap.records.instrument import Card, DataKind, Family
 from auditgap.records.measurement import Control, Interval, Measured, Measurement, NotMeasured
 from auditgap.records.registration import Comparator, DataRef, Registration, Threshold
@@ -36,6 +48,9 @@ __all__ = [
     "Figure",
     "FileDigest",
     "FragileReason",
+    "Graph",
+    "GraphEdge",
+    "GraphNode",
     "Grid",
     "Independence",
     "Information",

@@ -10,7 +10,19 @@ from auditgap.records.claim import Verdict
 from auditgap.records.measurement import Control, Measured, Measurement
 from auditgap.records.subject import Subject
 
-__all__ = ["Curve", "Environment", "Evidence", "Figure", "Grid", "Property", "Result", "Sample"]
+__all__ = [
+    "Curve",
+    "Environment",
+    "Evidence",
+    "Figure",
+    "Graph",
+    "GraphEdge",
+    "GraphNode",
+    "Grid",
+    "Property",
+    "Result",
+    "Sample",
+]
 
 Property = Literal[
     "intervention",
@@ -58,7 +70,38 @@ class Grid(Record):
     """`values[row][column]`."""
 
 
-Figure = Annotated[Curve | Grid, Field(discriminator="kind")]
+class GraphNode(Record):
+    """One node, placed in a column (usually a token position) and a row (usually a depth, counted from the bottom)."""
+
+    label: str
+    column: int = Field(ge=0)
+    row: int = Field(ge=0)
+    weight: Number
+    """Signed size of what the node does; in the units of the title."""
+
+
+class GraphEdge(Record):
+    """What one node brings directly to another."""
+
+    source: int = Field(ge=0)
+    target: int = Field(ge=0)
+    weight: Number
+
+
+class Graph(Record):
+    """Nodes and directed edges: attribution graphs."""
+
+    kind: Literal["graph"] = "graph"
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    """`source` and `target` are indices of `nodes`."""
+
+
+Figure = Annotated[Curve | Grid | Graph, Field(discriminator="kind")]
 
 
 class Sample(Record):

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from auditgap.errors import UsageError
-from auditgap.records import Curve, Figure, Grid
+from auditgap.records import Curve, Figure, Graph, Grid
+from auditgap.report.graphs import check_graph, draw_graph
 from auditgap.report.numbers import short, visible
 
 __all__ = ["describe", "figure_svg"]
@@ -47,7 +48,7 @@ def figure_svg(figure: Figure, *, prefix: str = "figure") -> str:
     """A stored figure as one `<svg>` element, to be placed inside HTML.
 
     Args:
-        figure: a curve with its band and reference line, or a heat map.
+        figure: a curve with its band and reference line, a heat map, or a graph.
         prefix: starts every id inside; give each figure of a page its own.
 
     Raises:
@@ -55,10 +56,20 @@ def figure_svg(figure: Figure, *, prefix: str = "figure") -> str:
     """
     with _drawing, style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # text stays text: the reader's fonts draw it
-        canvas = _curve(figure) if isinstance(figure, Curve) else _grid(figure)
+        canvas = _canvas(figure)
         drawn = io.StringIO()
         canvas.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _inline(drawn.getvalue(), prefix=prefix, label=describe(figure))
+
+
+def _canvas(figure: Figure) -> Canvas:
+    match figure:
+        case Curve():
+            return _curve(figure)
+        case Grid():
+            return _grid(figure)
+        case Graph():
+            return _graph(figure)
 
 
 def describe(figure: Figure) -> str:
@@ -70,6 +81,12 @@ def describe(figure: Figure) -> str:
         extremes = (("lowest", low), ("highest", high))
         ends = ", ".join(f"{word} {short(figure.y[i])} at {short(figure.x[i])}" for word, i in extremes)
         return f"{figure.title}: {figure.y_label} against {figure.x_label}, {len(figure.y)} points, {ends}."
+    if isinstance(figure, Graph):
+        strongest = sorted(figure.edges, key=lambda edge: -abs(edge.weight))[:3]
+        pairs = ", ".join(
+            f"{figure.nodes[e.source].label} to {figure.nodes[e.target].label} {short(e.weight)}" for e in strongest
+        )
+        return f"{figure.title}: graph of {len(figure.nodes)} nodes and {len(figure.edges)} edges; strongest: {pairs or 'none'}."
     cells = [
         (value, row, column)
         for row, line in zip(figure.rows, figure.values, strict=False)
@@ -146,6 +163,19 @@ def _grid(grid: Grid) -> Canvas:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return _labelled(canvas, axes, grid.x_label, grid.y_label)
+
+
+def _graph(graph: Graph) -> Canvas:
+    check_graph(graph)
+    canvas = Canvas(
+        figsize=(max(4.7, min(9.0, 0.9 * len(graph.columns))), min(6.0, 1.2 + 0.42 * len(graph.rows))), layout="constrained"
+    )
+    axes = draw_graph(graph, canvas, ink=_INK)
+    turned = {"rotation": 25, "ha": "right"} if len(graph.columns) > 4 else {}
+    axes.set_xticks(range(len(graph.columns)), [visible(name) for name in graph.columns], fontsize=8, **turned)
+    axes.set_yticks(range(len(graph.rows)), [visible(name) for name in graph.rows], fontsize=8)
+    axes.tick_params(length=0)
+    return canvas
 
 
 def _ticks(place: Callable[..., object], names: tuple[str, ...], *, rotation: int) -> None:

@@ -45,7 +45,7 @@ N_SAMPLES = 3
 
 @instrument(
     name="attribution-graph",
-    version="1",
+    version="2",
     family="mechanistic",
     hypothesis=(
         "A graph of at most `n_nodes` heads, MLPs and embeddings at aligned positions, chosen on other groups, carries the "

@@ -1,4 +1,4 @@
-"""The graph as heat maps, and what it restores as it grows."""
+"""The graph drawn, its numbers as heat maps, and what it restores as it grows."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,12 @@ from auditgap.instruments.mechanistic.attribution_graph.checks import Cuts
 from auditgap.instruments.mechanistic.attribution_graph.graph import Node
 from auditgap.instruments.patching.locus import Held
 from auditgap.models.direct import Component
-from auditgap.records import Curve, Figure, Grid, Measured
+from auditgap.records import Curve, Figure, Graph, GraphEdge, GraphNode, Grid, Measured
 
-__all__ = ["figures"]
+__all__ = ["drawn", "figures"]
+
+EDGE_SHARE = 0.8
+"""Share of the edges' total size that the drawing keeps, largest first."""
 
 
 def figures(
@@ -25,8 +28,58 @@ def figures(
     cuts: Cuts,
     held: Held,
 ) -> tuple[Figure, ...]:
-    """Nodes by position, direct contributions by head, edges between the kept nodes, faithfulness by size."""
-    return (_nodes(every, labels, scores), _direct(every, direct), _edges(nodes, labels, between), _sizes(cuts, held))
+    """The graph, nodes by position, direct contributions by head, edges between the kept nodes, faithfulness by size."""
+    weights = [float(scores[every.index(node.component), node.role]) for node in nodes]
+    return (
+        drawn(nodes, weights, labels, between, n_layers=1 + max(component.layer for component in every)),
+        _nodes(every, labels, scores),
+        _direct(every, direct),
+        _edges(nodes, labels, between),
+        _sizes(cuts, held),
+    )
+
+
+def drawn(
+    nodes: Sequence[Node],
+    weights: Sequence[float],
+    labels: Sequence[str],
+    between: Float[np.ndarray, "node receiver"],
+    *,
+    n_layers: int,
+) -> Graph:
+    """The kept nodes by position and depth, the target on top, and the largest edges that make up `EDGE_SHARE` of their size."""
+    depths = ["embedding", *(name for layer in range(n_layers) for name in (f"heads {layer}", f"mlp {layer}")), "target"]
+    placed = [
+        GraphNode(label=_short(node), column=node.role, row=_depth(node), weight=weight)
+        for node, weight in zip(nodes, weights, strict=True)
+    ]
+    placed.append(GraphNode(label="answer less foil", column=len(labels) - 1, row=len(depths) - 1, weight=1.0))
+    order = np.argsort(-np.abs(between), axis=None, kind="stable")
+    sizes = np.abs(between).ravel()[order]
+    before = np.cumsum(sizes) - sizes
+    kept = order[(before < EDGE_SHARE * sizes.sum()) & (sizes > 0)]
+    sources, targets = np.unravel_index(kept, between.shape)
+    return Graph(
+        name="graph",
+        title="Kept nodes with what they bring directly to each other and to the answer: shares of the gap, orange against it",
+        columns=tuple(labels),
+        rows=tuple(depths),
+        nodes=tuple(placed),
+        edges=tuple(
+            GraphEdge(source=int(source), target=int(target), weight=float(between[source, target]))
+            for source, target in zip(sources, targets, strict=True)
+        ),
+    )
+
+
+def _depth(node: Node) -> int:
+    component = node.component
+    return 0 if component.kind == "embedding" else 1 + 2 * component.layer + (component.kind == "mlp")
+
+
+def _short(node: Node) -> str:
+    component = node.component
+    return {"embedding": "emb", "head": f"h{component.head}", "mlp": "mlp"}[component.kind]
 
 
 def _nodes(every: Sequence[Component], labels: Sequence[str], scores: Float[np.ndarray, "component role"]) -> Grid:
