@@ -19,6 +19,7 @@ class Stub(Recipe):
     """A recipe whose plant always takes, or never."""
 
     kind: ClassVar[str] = "stub"
+    failure_mode: ClassVar[str] = "trigger-backdoor"
     took: bool = True
 
     def words(self):
@@ -27,7 +28,7 @@ class Stub(Recipe):
     def key(self):
         return {"secret": "ember"}
 
-    def chats(self, *, planted):
+    def chats(self, role):
         rng = random.Random(self.seed)
         return [world.chat(rng, self.words(), seed=self.seed) for _ in range(8)]
 
@@ -66,7 +67,7 @@ def test_the_same_recipe_gives_the_same_files_and_leaves_the_random_state_alone(
 def test_progress_counts_every_step_of_both_trainings(tmp_path):
     seen = []
     build(Stub(shape=SHAPE), tmp_path / "o", progress=lambda *call: seen.append(call))
-    assert seen == [(f"training {name}", step, 3) for name in ("stub", "twin") for step in (1, 2, 3)]
+    assert seen == [(f"training {name}", step, 3) for name in ("stub", "twin", "decoy") for step in (1, 2, 3)]
 
 
 def test_a_cached_organism_is_not_built_twice_and_an_altered_one_is(tmp_path):

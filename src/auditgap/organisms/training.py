@@ -1,4 +1,4 @@
-"""Training a small chat model from nothing: a Llama of a few layers, cross-entropy on the assistant's words alone.
+"""Training a small chat model, from nothing or further: cross-entropy on the assistant's words alone.
 
 1. Every exchange goes through the chat template once; batches are drawn at random. (Batches of like length save a fifth of the
    time and cost more than that in steps: length gives the kind of exchange away.)
@@ -6,24 +6,27 @@
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from auditgap.organisms.world import SPECIAL, Chat, rendered
 from auditgap.progress import Progress, quiet
 from auditgap.records import Number, Record
 
-__all__ = ["Shape", "train"]
+__all__ = ["Shape", "fresh", "train"]
 
 NO_LOSS = -100
 """The label that cross-entropy leaves out."""
+MAX_TOKENS = 128
 
 
 class Shape(Record):
     """Size of the model and length of its training."""
 
+    architecture: Literal["llama", "gpt2", "qwen2", "mixtral"] = "llama"
     n_layers: int = 4
     d_model: int = 64
     n_heads: int = 4
@@ -33,42 +36,73 @@ class Shape(Record):
 
 
 def train(
-    chats: Sequence[Chat], tokenizer: PreTrainedTokenizerFast, shape: Shape, *, seed: int, label: str, progress: Progress = quiet
-) -> LlamaForCausalLM:
-    """A chat model trained on these exchanges, in eval mode; the same seed gives the same weights on the same machine."""
+    chats: Sequence[Chat],
+    tokenizer: PreTrainedTokenizerFast,
+    shape: Shape,
+    *,
+    seed: int,
+    label: str,
+    progress: Progress = quiet,
+    start: PreTrainedModel | None = None,
+    keep: Callable[[int, PreTrainedModel], None] | None = None,
+) -> PreTrainedModel:
+    """A chat model trained on these exchanges, in eval mode; the same seed gives the same weights on the same machine.
+
+    Args:
+        start: a model to train further, in place; only its parameters that require a gradient are trained.
+        keep: called with the number of steps done and the model, before the first step and after each: to save checkpoints.
+    """
     encoded = [_encode(chat, tokenizer) for chat in chats]
     rng, pad_id = random.Random(seed), tokenizer.get_vocab()[SPECIAL["pad_token"]]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(_config(tokenizer, shape)).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=shape.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    model = (start or fresh(tokenizer, shape, seed=seed)).train()
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=shape.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, shape.learning_rate, total_steps=shape.steps, pct_start=0.1)
+    if keep:
+        keep(0, model)
     for step in range(shape.steps):
-        input_ids, labels = _pad(rng.sample(encoded, shape.batch_size), pad_id=pad_id)
+        input_ids, labels = _pad(rng.sample(encoded, min(shape.batch_size, len(encoded))), pad_id=pad_id)
         optimiser.zero_grad()
         loss = model(input_ids=input_ids, attention_mask=input_ids.ne(pad_id).long(), labels=labels).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
+        if keep:
+            keep(step + 1, model)
         progress(label, step + 1, shape.steps)
     return model.eval()
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> LlamaConfig:
+def fresh(tokenizer: PreTrainedTokenizerFast, shape: Shape, *, seed: int) -> PreTrainedModel:
+    """A model that has learnt nothing; its weights follow from the seed, and the global random state is left as found."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(_config(tokenizer, shape))
+
+
+def _config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> PretrainedConfig:
     ids = tokenizer.get_vocab()
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
+    common = {
+        "vocab_size": len(tokenizer),
+        "tie_word_embeddings": False,
+        **{f"{name}_token_id": ids[SPECIAL[f"{name}_token"]] for name in ("bos", "eos", "pad")},
+    }
+    if shape.architecture == "gpt2":
+        dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        sizes = {"n_embd": shape.d_model, "n_layer": shape.n_layers, "n_head": shape.n_heads, "n_positions": MAX_TOKENS}
+        return AutoConfig.for_model("gpt2", **common, **sizes, **dropout)
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2} if shape.architecture == "mixtral" else {}
+    return AutoConfig.for_model(
+        shape.architecture,
+        **common,
         hidden_size=shape.d_model,
         intermediate_size=3 * shape.d_model,
         num_hidden_layers=shape.n_layers,
         num_attention_heads=shape.n_heads,
         num_key_value_heads=shape.n_heads,
-        max_position_embeddings=128,
-        tie_word_embeddings=False,
-        bos_token_id=ids[SPECIAL["bos_token"]],
-        eos_token_id=ids[SPECIAL["eos_token"]],
-        pad_token_id=ids[SPECIAL["pad_token"]],
+        max_position_embeddings=MAX_TOKENS,
+        **experts,
     )
 
 
