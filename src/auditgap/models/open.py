@@ -57,7 +57,7 @@ def open_model(
     where = _device(device)
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
-    with _quiet(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with quiet_transformers(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         folder, commit = _locate(source, revision)
         files = model_files(folder)
         extra = adapter_files(Path(adapter)) if adapter is not None else []
@@ -204,7 +204,7 @@ def _subject(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No warnings, log lines or progress bars from the libraries; their settings are restored."""
     logging = transformers.utils.logging
     verbosity, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_utils.are_progress_bars_disabled()
