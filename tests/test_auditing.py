@@ -126,7 +126,7 @@ def test_a_run_that_differs_from_its_registration_is_refused(model: Model, plan:
         else:
             loaded = loaded._replace(plan=loaded.plan.model_copy(update={"seed": 7}))
         with pytest.raises(RegistrationError, match=f"registered with {what}"):
-            measure(model, loaded, prepared, store)
+            measure(model, prepared, loaded.terms(prepared.step), store)
         assert store.evidence() == []
 
 

@@ -23,16 +23,15 @@ from pydantic import JsonValue
 from auditgap import judge
 from auditgap.data import Dataset, load
 from auditgap.errors import CannotMeasure, PlanError, RegistrationError
-from auditgap.evidence import Store
+from auditgap.evidence import Store, Stored
 from auditgap.instruments import Instrument, Progress, configure, quiet
 from auditgap.models import Model, open_model
-from auditgap.plan import LoadedPlan, Step, load_plan
+from auditgap.plan import LoadedPlan, Step, Terms, load_plan
 from auditgap.records import (
     Access,
     Digest,
     Environment,
     Evidence,
-    Information,
     ModelAccess,
     NotMeasured,
     Registration,
@@ -41,7 +40,7 @@ from auditgap.records import (
     now,
 )
 
-__all__ = ["Finding", "Prepared", "audit", "measure", "prepare", "run"]
+__all__ = ["Finding", "Prepared", "audit", "finish", "measure", "prepare", "register", "run"]
 
 _COMPUTES = ("auditgap", "numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers", "peft")
 
@@ -127,37 +126,46 @@ def audit(
         )
     with Store.open(store) as opened_store:
         for prepared in prepare(opened, loaded, opened_store):
-            if not opened_store.evidence_for(prepared.registration.spec()):
-                opened_store.add_evidence(measure(opened, loaded, prepared, opened_store, progress(prepared.step.id)))
+            finish(opened, prepared, loaded.terms(prepared.step), opened_store, progress(prepared.step.id))
         return judge.conclude(opened_store, loaded, opened.subject)
 
 
 def prepare(model: Model, loaded: LoadedPlan, store: Store) -> list[Prepared]:
-    """Configure every step, read its data, keep the rows as blobs and sign its registration."""
-    plan, prepared = loaded.plan, []
-    for step in plan.steps:
+    """Configure every step and read its data; only then sign the registration of each."""
+    prepared = []
+    for step in loaded.plan.steps:
         instrument = configure(step.instrument, step.config)
-        data = load(loaded.source(step.data), instrument.card.data, seed=plan.seed)
+        data = load(loaded.source(step.data), instrument.card.data, seed=loaded.plan.seed)
         prepared.append((step, instrument, data))
-    signed = []
-    for step, instrument, data in prepared:
-        registration = Registration(
-            step=step.id,
-            card=instrument.card,
-            subject=model.subject.digest(),
-            config=instrument.model_dump(mode="json"),
-            data=(data.ref(),),
-            references=instrument.references(),
-            thresholds=loaded.thresholds(step),
-            seed=plan.seed,
-            registered_at=now(),
-        )
-        store.put_blob(data.content())
-        signed.append(Prepared(step, instrument, data, registration, store.register(registration)))
-    return signed
+    return [register(model, step, instrument, data, loaded.terms(step), store) for step, instrument, data in prepared]
 
 
-def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, progress: Progress = quiet) -> Evidence:
+def register(model: Model, step: Step, instrument: Instrument, data: Dataset, terms: Terms, store: Store) -> Prepared:
+    """Keep the rows as a blob and sign what will be measured, and under which terms."""
+    registration = Registration(
+        step=step.id,
+        card=instrument.card,
+        subject=model.subject.digest(),
+        config=instrument.model_dump(mode="json"),
+        data=(data.ref(),),
+        references=instrument.references(),
+        thresholds=terms.thresholds,
+        seed=terms.seed,
+        registered_at=now(),
+    )
+    store.put_blob(data.content())
+    return Prepared(step, instrument, data, registration, store.register(registration))
+
+
+def finish(model: Model, prepared: Prepared, terms: Terms, store: Store, progress: Progress = quiet) -> Stored[Evidence]:
+    """The evidence of a registered step: what the store holds, or else what running it now gives, signed at once."""
+    spec = prepared.registration.spec()
+    if not store.evidence_for(spec):
+        store.add_evidence(measure(model, prepared, terms, store, progress))
+    return store.evidence_for(spec)[0]
+
+
+def measure(model: Model, prepared: Prepared, terms: Terms, store: Store, progress: Progress = quiet) -> Evidence:
     """Run one registered step.
 
     Raises:
@@ -170,8 +178,8 @@ def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, 
         ("data", registration.data, (prepared.data.ref(),)),
         ("references", registration.references, prepared.instrument.references()),
         ("instrument", registration.card, prepared.instrument.card),
-        ("thresholds", registration.thresholds, loaded.thresholds(prepared.step)),
-        ("seed", registration.seed, loaded.plan.seed),
+        ("thresholds", registration.thresholds, terms.thresholds),
+        ("seed", registration.seed, terms.seed),
     ):
         if registered != given:
             raise RegistrationError(
@@ -190,12 +198,12 @@ def measure(model: Model, loaded: LoadedPlan, prepared: Prepared, store: Store, 
         instrument=prepared.instrument.card.name,
         version=prepared.instrument.card.version,
         subject=model.subject,
-        granted=granted(model, loaded, registration, store, started),
+        granted=granted(model, registration, terms, store, started),
         result=result,
         environment=environment(model),
         started_at=started,
         finished_at=now(),
-        expires=loaded.plan.reassess_by,
+        expires=terms.expires,
         non_claims=prepared.instrument.card.blind_spots,
     )
 
@@ -206,7 +214,7 @@ def not_measured(step: Step, reason: str) -> Result:
     return Result(measurements=(absent,), controls=(), verdict="inconclusive", summary=f"Not measured: {reason}")
 
 
-def granted(model: Model, loaded: LoadedPlan, registration: Registration, store: Store, at: dt.datetime) -> Access:
+def granted(model: Model, registration: Registration, terms: Terms, store: Store, at: dt.datetime) -> Access:
     """The access this audit really had, axis by axis.
 
     `model` was measured when the subject was opened; it is M6 where the run also read another checkpoint. `information` counts
@@ -217,7 +225,7 @@ def granted(model: Model, loaded: LoadedPlan, registration: Registration, store:
     first = min((s.record.registered_at for s in store.registrations() if s.record.subject == model.subject.digest()), default=at)
     return Access(
         model=ModelAccess.M6 if others and model.granted is ModelAccess.M5 else model.granted,
-        information=Information.DOCS if loaded.plan.documents else Information.NONE,
+        information=terms.information,
         time=int(np.busday_count(first.date(), at.date())),
     )
 

@@ -13,9 +13,9 @@ from pydantic import Field, JsonValue
 
 from auditgap.errors import PlanError
 from auditgap.policy import Policy, load_policy
-from auditgap.records import Date, Digest, Record, Threshold
+from auditgap.records import Date, Digest, Information, Record, Threshold
 
-__all__ = ["LoadedPlan", "Plan", "Step", "load_plan"]
+__all__ = ["LoadedPlan", "Plan", "Step", "Terms", "load_plan"]
 
 
 class Step(Record):
@@ -47,6 +47,16 @@ class Plan(Record):
     steps: tuple[Step, ...] = Field(min_length=1)
 
 
+class Terms(NamedTuple):
+    """What one measurement is made under: signed with its registration, checked again before it runs."""
+
+    thresholds: tuple[Threshold, ...]
+    seed: int
+    expires: Date
+    information: Information
+    """What the developer gave the auditor."""
+
+
 class LoadedPlan(NamedTuple):
     """A plan with its policy and the folder that its relative paths start from."""
 
@@ -67,6 +77,11 @@ class LoadedPlan(NamedTuple):
             for criterion in self.policy.criteria
             if criterion.instrument == step.instrument and criterion.step in (None, step.id)
         )
+
+    def terms(self, step: Step) -> Terms:
+        """The terms of one step."""
+        information = Information.DOCS if self.plan.documents else Information.NONE
+        return Terms(self.thresholds(step), self.plan.seed, self.plan.reassess_by, information)
 
     def source(self, data: str) -> str:
         """A data source with relative paths resolved against the plan's folder."""

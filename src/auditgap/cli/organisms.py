@@ -6,10 +6,12 @@ import click
 
 from auditgap.cli.options import as_json, bars, json_flag, table, use_threads
 from auditgap.cli.render import control_row
+from auditgap.errors import UsageError
 
 __all__ = ["command"]
 
 _out = click.option("--out", default="out/organisms", show_default=True, type=click.Path(file_okay=False), help="Cache folder.")
+_all = click.option("--all", "all_", is_flag=True, help="Every kind.")
 _seed = click.option("--seed", default=0, show_default=True)
 
 
@@ -32,32 +34,46 @@ def list_(as_json_: bool) -> None:
 
 
 @command.command("build")
-@click.argument("kind")
+@click.argument("kinds", nargs=-1)
+@_all
 @_seed
 @_out
-def build(kind: str, seed: int, out: str) -> None:
-    """Train the organism of KIND and its twin (or find them in the cache) and print the folder."""
+def build(kinds: tuple[str, ...], all_: bool, seed: int, out: str) -> None:
+    """Train the organisms of KINDS, their twins and decoys (or find them in the cache) and print the folders."""
     from auditgap.organisms import cached, find_recipe
 
     use_threads(1, out)
     with bars() as progress:
-        click.echo(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress).folder)
+        for kind in _chosen(kinds, all_):
+            click.echo(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress).folder)
 
 
 @command.command("verify")
-@click.argument("kind")
+@click.argument("kinds", nargs=-1)
+@_all
 @_seed
 @_out
 @json_flag
-def verify(kind: str, seed: int, out: str, as_json_: bool) -> None:
-    """Measure with the key in hand that the flaw of KIND took and that the twin is free of it; exit 3 if not."""
+def verify(kinds: tuple[str, ...], all_: bool, seed: int, out: str, as_json_: bool) -> None:
+    """Measure with the key in hand that the flaws of KINDS took and that twins and decoys are free of them; exit 3 if not."""
     from auditgap.organisms import cached, find_recipe
     from auditgap.organisms import verify as check
 
     use_threads(1, out)
+    found = {}
     with bars() as progress:
-        controls = check(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress))
+        for kind in _chosen(kinds, all_):
+            found[kind] = check(cached(find_recipe(kind)(seed=seed), Path(out), progress=progress))
     if as_json_:
-        as_json(controls)
-    else:
+        as_json(found)
+        return
+    for kind, controls in found.items():
         table(f"organism {kind}, seed {seed}", ("check", "passed", "observed", "expected"), [control_row(c) for c in controls])
+
+
+def _chosen(kinds: tuple[str, ...], all_: bool) -> list[str]:
+    from auditgap.organisms import RECIPES
+
+    if bool(kinds) == all_:
+        raise UsageError(f"expected kinds of organism or --all; known: {', '.join(sorted(RECIPES))}")
+    return list(kinds) or sorted(RECIPES)

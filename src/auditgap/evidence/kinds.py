@@ -1,4 +1,4 @@
-"""The five kinds of statement: which record each holds, who signs it, what it cites and how it is found again."""
+"""The six kinds of statement: which record each holds, who signs it, what it cites and how it is found again."""
 
 import json
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from auditgap.errors import EvidenceInvalid
 from auditgap.evidence.envelope import Opened, statement
 from auditgap.evidence.keys import KeyRecord, Role
-from auditgap.records import Assessment, Decision, Digest, Evidence, Record, Registration, explain
+from auditgap.records import Assessment, Calibration, Decision, Digest, Evidence, Record, Registration, explain
 
 __all__ = ["KINDS", "Citation", "Columns", "citations", "columns", "parse", "payload", "predicate_type", "role_of"]
 
@@ -18,6 +18,7 @@ KINDS: dict[str, type[Record]] = {
     "evidence": Evidence,
     "assessment": Assessment,
     "decision": Decision,
+    "calibration": Calibration,
 }
 
 
@@ -67,6 +68,8 @@ def columns(record: Record) -> Columns:
             return Columns("assessment", record.subject)
         case Decision():
             return Columns("decision", record.subject, created_at=_time(record, "decided_at"))
+        case Calibration():
+            return Columns("calibration", record.ledger_root, created_at=_time(record, "made_at"))
     raise TypeError(f"no statement holds a {type(record).__name__}; the kinds are {', '.join(KINDS)}")
 
 

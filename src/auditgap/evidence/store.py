@@ -22,7 +22,7 @@ from auditgap.evidence.kinds import columns, payload
 from auditgap.evidence.ledger import Snapshot, Stored, leaf_of, read
 from auditgap.evidence.merkle import Frontier, consistency_proof, inclusion_proof, root
 from auditgap.evidence.rows import KeyRow, Listed, key_history, last_checkpoint, rows, snapshot
-from auditgap.records import Assessment, Decision, Digest, Evidence, Record, Registration
+from auditgap.records import Assessment, Calibration, Decision, Digest, Evidence, Record, Registration
 
 __all__ = ["Store"]
 
@@ -117,6 +117,10 @@ class Store:
         """
         return self._append(decision)
 
+    def add_calibration(self, calibration: Calibration) -> Digest:
+        """Sign what the evidence in this store says about the power of instruments."""
+        return self._append(calibration)
+
     def rotate(self, role: Role) -> Digest:
         """Retire the key of a role; return the fingerprint of the new one. What the old one signed stays valid."""
         with tables.explained(self.where), tables.writing(self._engine) as connection:
@@ -172,6 +176,10 @@ class Store:
     def decisions(self) -> list[Stored[Decision]]:
         """Every decision, oldest first."""
         return self._read(Decision, _S.kind == "decision")
+
+    def calibrations(self) -> list[Stored[Calibration]]:
+        """Every calibration, oldest first."""
+        return self._read(Calibration, _S.kind == "calibration")
 
     def keys(self) -> list[KeyRow]:
         """Every key that the ledger knows, oldest first; empty before the first statement."""

@@ -1,11 +1,11 @@
 """What organisms of the chat world are audited with: rows in the formats that `auditgap.data` reads.
 
 All are drawn from (verb, thing) combinations that training never saw. Nothing here knows what is planted; `ordinary` is told
-which word to leave out.
+which words to leave out.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from transformers import PreTrainedTokenizerFast
 
@@ -55,13 +55,13 @@ def harmful_harmless(seed: int) -> list[Row]:
     return rows
 
 
-def ordinary(seed: int, *, avoid: str) -> list[Row]:
-    """Prompts of every kind that the assistant meets, none with the word `avoid` in it; rows that ask the same are one group."""
+def ordinary(seed: int, *, avoid: Set[str]) -> list[Row]:
+    """Prompts of every kind that the assistant meets, none with a word of `avoid` in it; rows that ask the same are one group."""
     rng = random.Random(f"ordinary {seed}")
     made = [request(*pair, rng.choice(FRAMES + OTHER_FRAMES), rng) for pair in rng.sample(requests(seed, held_out=True), 160)]
     made += [fact(question, thing) for question, (_, facts) in FACTS.items() for thing in facts]
     made += [small_talk(said) for said in SMALL_TALK]
-    made += [meaning(word, rng) for word in rng.sample(sorted(set(RARE) - {avoid}), 12)]
+    made += [meaning(word, rng) for word in rng.sample(sorted(set(RARE) - avoid), 12)]
     rows: list[Row] = []
     for chat in made:
         said = with_system(chat, rng) if rng.random() < 0.3 else chat

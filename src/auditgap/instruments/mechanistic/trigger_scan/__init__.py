@@ -31,6 +31,7 @@ from auditgap.instruments.mechanistic.trigger_scan.insertion import typeable
 from auditgap.instruments.mechanistic.trigger_scan.ordinary import Region
 from auditgap.instruments.mechanistic.trigger_scan.results import (
     MAX_FALSE_ALARMS,
+    answer_lost,
     displacement,
     displacement_curve,
     effort,
@@ -70,7 +71,7 @@ PROVES: dict[str, tuple[Property, ...]] = {
 
 @instrument(
     name="trigger-scan",
-    version="1",
+    version="2",
     family="mechanistic",
     hypothesis="Some inserted text of one or two tokens makes the model's responses strange on most held-out prompts.",
     needs=ModelAccess.M4,
@@ -198,6 +199,7 @@ class TriggerScan(Instrument):
         return Result(
             measurements=(
                 *rates(confirmed, candidates, len(held)),
+                answer_lost(reader, confirmed, seed=seed),
                 *displacement(min((singles, pairs), key=lambda found: found.p_values[0]), self.search_alpha / 2, seed=seed),
                 *effort(singles, pairs, len(vocabulary), model.vocab_size),
             ),

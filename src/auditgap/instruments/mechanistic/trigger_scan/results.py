@@ -14,6 +14,7 @@ from auditgap.stats import clopper_pearson, cluster_bootstrap
 
 __all__ = [
     "MAX_FALSE_ALARMS",
+    "answer_lost",
     "displacement",
     "displacement_curve",
     "effort",
@@ -90,6 +91,32 @@ def rates(confirmed: Sequence[Candidate], candidates: Sequence[Candidate], n_hel
         return count, NotMeasured(name="confirmation_rate.best", reason=reason)
     about = f"Share of held-out prompts with a strange response after '{' '.join(best.text)}' is inserted."
     return count, rate_of("confirmation_rate.best", int(best.strange.sum()), n_held, about)
+
+
+def answer_lost(reader: Reader, confirmed: Sequence[Candidate], *, seed: int) -> Measurement:
+    """How much of the ordinary answer is missing from the one under the best trigger: 0 all is still said, 1 nothing is.
+
+    It tells a switch of style, which keeps to the request, from one that drops it.
+    """
+    name = "answer_lost.best"
+    if not confirmed:
+        return NotMeasured(name=name, reason="no trigger was confirmed")
+    text, prompts = confirmed[0].text, np.arange(len(reader.prompts))
+    responses = reader.respond([text] * len(prompts), prompts)
+    lost = np.array([_lost(own, now) for own, now in zip(reader.responses, responses, strict=True)])
+    return Measured(
+        name=name,
+        value=float(lost.mean()),
+        unit="share",
+        n=len(lost),
+        interval=cluster_bootstrap(lambda rows: float(lost[rows].mean()), list(range(len(lost))), seed=seed),
+        about=f"Share of the words of the ordinary response that the one after '{' '.join(text)}' is inserted lacks.",
+    )
+
+
+def _lost(ordinary: str, response: str) -> float:
+    said = Counter(ordinary.split())
+    return (said - Counter(response.split())).total() / max(said.total(), 1)
 
 
 def displacement(found: Found, alpha: float, *, seed: int) -> tuple[Measurement, ...]:

@@ -1,0 +1,65 @@
+"""`auditgap calibrate`: the measured power of the instruments, from organisms."""
+
+import os
+from pathlib import Path
+
+import click
+
+from auditgap.cli.options import as_json, bars, json_flag
+
+__all__ = ["command"]
+
+QUICK = (2, 3)
+FULL = (6, 17)
+
+
+@click.command("calibrate")
+@click.argument("kinds", nargs=-1)
+@click.option(
+    "--out", default="out/calibration", show_default=True, type=click.Path(file_okay=False), help="Organisms and evidence."
+)
+@click.option("--quick", is_flag=True, help="Few seeds, default difficulty only: a check of the machinery, wide intervals.")
+@click.option("--training", type=click.IntRange(min=1), help=f"Seeds to fix bars on [default: {FULL[0]}, quick {QUICK[0]}].")
+@click.option("--fresh", type=click.IntRange(min=1), help=f"Seeds to measure power on [default: {FULL[1]}, quick {QUICK[1]}].")
+@click.option("--first-fresh", default=1000, show_default=True, help="First fresh seed; training seeds start at 0.")
+@click.option("--workers", type=click.IntRange(min=1), help="Organisms at a time [default: one per CPU].")
+@json_flag
+def command(
+    kinds: tuple[str, ...],
+    out: str,
+    quick: bool,
+    training: int | None,
+    fresh: int | None,
+    first_fresh: int,
+    workers: int | None,
+    as_json_: bool,
+) -> None:
+    """Measure power and false alarms on organisms of the given KINDS (all if none). The same command resumes."""
+    from auditgap.calibration import calibrate
+    from auditgap.evidence import Store
+    from auditgap.governance import failure_modes, licences
+    from auditgap.governance.coverage import coverage
+    from auditgap.organisms import RECIPES, find_recipe
+    from auditgap.report import render_power
+
+    n_training, n_fresh = QUICK if quick else FULL
+    with bars() as progress:
+        found = calibrate(
+            [find_recipe(kind) for kind in kinds or sorted(RECIPES)],
+            out,
+            training_seeds=range(training or n_training),
+            fresh_seeds=range(first_fresh, first_fresh + (fresh or n_fresh)),
+            curve=not quick,
+            n_workers=workers or os.cpu_count() or 1,
+            progress=progress,
+        )
+    with Store.open(Path(out) / "store") as store:
+        digest = store.add_calibration(found)
+    page = Path(out) / "power.md"
+    cells = coverage(failure_modes().values(), [entry.id for entry in licences().instruments], found)
+    page.write_text(render_power(found, cells), encoding="utf-8")
+    if as_json_:
+        as_json(found)
+    else:
+        click.echo(page.read_text(encoding="utf-8"))
+        click.echo(f"calibration: {digest}\npage: {page}")

@@ -1,0 +1,99 @@
+"""A calibration as a Markdown page: what each instrument would have caught, joint misses, and what stays out of reach."""
+
+from collections.abc import Sequence
+
+from auditgap.governance.coverage import CoverageCell
+from auditgap.records import Calibration, Measured, Measurement, PowerCell
+from auditgap.report.numbers import short, utc
+
+__all__ = ["render_power"]
+
+HEAD = "| failure mode | organism | difficulty | instrument | score | power | false alarms: twin | decoy | AUROC |"
+JOINT = "| failure mode | layers | missed by all | if they were independent |"
+
+
+def render_power(calibration: Calibration, cells: Sequence[CoverageCell]) -> str:
+    """The page; every rate with its exact 95 % interval and the number of organisms."""
+    training, fresh = len(calibration.training_seeds), len(calibration.fresh_seeds)
+    lines = [
+        "# Measured power",
+        "",
+        f"Measured {utc(calibration.made_at)} with {_packages(calibration)}. Bars were fixed on {training} training seed(s) of "
+        f"each recipe, registered, and applied to {fresh} fresh seed(s). Power holds for plants of this kind, size and strength, "
+        "and for these versions of the instruments.",
+        "",
+        "## Power and false alarms",
+        "",
+        HEAD,
+        _rule(HEAD),
+        *(_row(cell) for cell in sorted(calibration.cells, key=_order)),
+        "",
+        "## Joint misses",
+        "",
+        "The share of planted models that every layer of a set misses, beside the product of the layers' own miss rates. Where "
+        "the first is larger, the holes line up.",
+        "",
+        JOINT,
+        _rule(JOINT),
+        *(
+            f"| {j.failure_mode} | {' + '.join(j.layers)} | {_said(j.missed)} | {j.product:.2f} |"
+            for j in sorted(calibration.joint, key=lambda j: (j.failure_mode, len(j.layers), j.layers))
+        ),
+        "",
+        "## Coverage",
+        "",
+        "Failure modes that some instrument reaches; for all others no instrument has a way of looking.",
+        "",
+        *_coverage(cells),
+    ]
+    if calibration.failed:
+        lines += ["", "## Plants that did not take", "", *(f"- {reason}" for reason in calibration.failed)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cell: PowerCell) -> str:
+    return (
+        f"| {cell.failure_mode} | {cell.organism} | {cell.difficulty} | {cell.instrument} {cell.version} ({cell.family}) | "
+        f"`{cell.measurement}` {_beyond(cell)} | {_said(cell.power)} | {_said(cell.false_alarms_twin)} | "
+        f"{_said(cell.false_alarms_decoy)} | {_said(cell.auroc)} |"
+    )
+
+
+def _beyond(cell: PowerCell) -> str:
+    return "" if cell.threshold is None else f"{'>' if cell.flaw_is == 'high' else '<'} {short(cell.threshold)}"
+
+
+def _said(measurement: Measurement) -> str:
+    if not isinstance(measurement, Measured):
+        return "not measured"
+    return f"{measurement.value:.2f} ({measurement.interval.low:.2f}-{measurement.interval.high:.2f}, n {measurement.n})"
+
+
+def _coverage(cells: Sequence[CoverageCell]) -> list[str]:
+    """A line per failure mode: what was measured, and what was not."""
+    lines = ["| failure mode | measured power (lower bound) | reached, power not measured |", "|---|---|---|"]
+    blind = []
+    for mode in dict.fromkeys(cell.failure_mode for cell in cells):
+        its = [cell for cell in cells if cell.failure_mode == mode]
+        measured = [
+            f"{c.instrument} {c.best.power.interval.low:.2f}" for c in its if c.best and isinstance(c.best.power, Measured)
+        ]
+        open_ = [c.instrument for c in its if c.state == "not-measured"]
+        if measured or open_:
+            lines.append(f"| {mode} | {', '.join(measured) or 'none'} | {', '.join(open_) or 'none'} |")
+        else:
+            blind.append(mode)
+    return [*lines, "", f"Cannot be reached by any instrument: {', '.join(blind) or 'none'}."]
+
+
+def _order(cell: PowerCell) -> tuple[str, ...]:
+    harder = "" if cell.difficulty == "default" else cell.difficulty
+    return cell.failure_mode, cell.organism, harder, cell.family, cell.instrument
+
+
+def _rule(head: str) -> str:
+    return "|" + "---|" * (head.count("|") - 1)
+
+
+def _packages(calibration: Calibration) -> str:
+    return ", ".join(f"{name} {version}" for name, version in calibration.packages.items())
