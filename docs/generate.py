@@ -8,6 +8,7 @@ import click
 
 from auditgap import records
 from auditgap.cli import cli
+from auditgap.governance import Crosswalk, Rulebook, shipped_matrix, with_matrix
 from auditgap.instruments import registered
 from auditgap.plan import Plan
 
@@ -54,15 +55,20 @@ def instruments() -> str:
 def schemas() -> dict[str, str]:
     """JSON Schema of each record that is signed or that people write, by file name."""
     shown = [records.Registration, records.Evidence, records.Assessment, records.Decision, records.Subject, records.Access]
-    shown += [records.Claim, records.Requirement, Plan]
+    shown += [records.Claim, records.Requirement, records.Calibration, Plan, Rulebook, Crosswalk]
     return {f"{cls.__name__.lower()}.json": json.dumps(cls.model_json_schema(), indent=2) + "\n" for cls in shown}
+
+
+def frameworks() -> str:
+    """The page on frameworks, with today's matrix."""
+    return with_matrix((HERE / "frameworks.md").read_text(encoding="utf-8"), shipped_matrix())
 
 
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
     pages = {HERE / "commands" / name: text for name, text in commands().items()}
     pages |= {HERE / "schema" / name: text for name, text in schemas().items()}
-    return pages | {HERE / "instruments" / "README.md": instruments()}
+    return pages | {HERE / "instruments" / "README.md": instruments(), HERE / "frameworks.md": frameworks()}
 
 
 if __name__ == "__main__":

@@ -94,11 +94,14 @@ def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks:
 
 
 def check(*, claims: Sequence[str], frameworks: Sequence[str]) -> None:
-    """Raise a UsageError, with the nearest name, for a claim or framework that does not exist."""
+    """Raise a UsageError for a claim or framework that does not exist (with the nearest name), or that has no duty to assess."""
     for kind, names, known in (("claim", claims, governance.claims()), ("framework", frameworks, governance.frameworks())):
         for name in names:
             if name not in known:
                 raise UsageError(f"no {kind} '{name}'{nearest(name, known)}")
+    for name in frameworks:
+        if not governance.framework(name).requirements:
+            raise UsageError(f"'{name}' is listed by name only and has no duties to assess; see 'auditgap frameworks list'")
 
 
 def view(store: Store, subject: Subject, *, generated_at: dt.datetime | None = None) -> Audit:

@@ -14,11 +14,16 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "audit": "auditgap.cli.audit",
+    "calibrate": "auditgap.cli.calibrate",
+    "compute": "auditgap.cli.compute",
+    "coverage": "auditgap.cli.coverage",
+    "crosswalk": "auditgap.cli.crosswalk",
     "demo": "auditgap.cli.demo",
     "evidence": "auditgap.cli.evidence",
     "frameworks": "auditgap.cli.frameworks",
     "gap": "auditgap.cli.gap",
     "gate": "auditgap.cli.gate",
+    "import": "auditgap.cli.import_",
     "instruments": "auditgap.cli.instruments",
     "keys": "auditgap.cli.keys",
     "organisms": "auditgap.cli.organisms",

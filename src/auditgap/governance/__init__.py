@@ -1,9 +1,30 @@
 """From rules to claims to gaps: what a duty presupposes, what evidence carries, and how far it falls short."""
 
+from auditgap.governance.acceptance import Acceptance, acceptances, could_meet, unreachable
 from auditgap.governance.assess import assess_claim, assess_requirement
 from auditgap.governance.claim import claims
-from auditgap.governance.crosscheck import Tables, check_tables, dangling, shipped_tables
-from auditgap.governance.crosswalk import Framework, Row, framework, frameworks, join
+from auditgap.governance.crosscheck import (
+    Tables,
+    check_crosswalks,
+    check_tables,
+    dangling,
+    findings,
+    incomplete,
+    shipped_tables,
+)
+from auditgap.governance.crosswalk import (
+    Coverage,
+    Crosswalk,
+    EvidenceKind,
+    Framework,
+    Relationship,
+    Row,
+    edition,
+    framework,
+    frameworks,
+    join,
+)
+from auditgap.governance.difference import AccessChange, ClaimChange, DutyChange, FrameworkDifference, compare
 from auditgap.governance.document import by_id, parse, read
 from auditgap.governance.failure_mode import Citation, Detection, FailureMode, failure_modes
 from auditgap.governance.fragility import CODES, Bundle, fragile
@@ -22,25 +43,46 @@ from auditgap.governance.licensing import (
     powered,
 )
 from auditgap.governance.limits import Limits
+from auditgap.governance.matrix import Cell, FrameworkSight, Sight, failure_matrix, matrix_markdown, shipped_matrix, with_matrix
 from auditgap.governance.power import power_sentence
+from auditgap.governance.rulebook import Depth, Duty, FrameworkKind, Naming, Rulebook, StatedNumber
 from auditgap.governance.tier import bundle_tier, evidence_tier, independent_reruns
 
 __all__ = [
+    "Acceptance",
+    "AccessChange",
     "Bundle",
     "CODES",
+    "Cell",
     "Citation",
+    "ClaimChange",
+    "Coverage",
+    "Crosswalk",
+    "Depth",
     "Detection",
+    "Duty",
+    "DutyChange",
+    "EvidenceKind",
     "FailureMode",
     "Framework",
+    "FrameworkDifference",
+    "FrameworkKind",
+    "FrameworkSight",
     "InstrumentLicence",
     "Judged",
     "LicenceRow",
     "Licences",
     "Limits",
+    "Naming",
     "Obtainable",
     "Power",
+    "Relationship",
     "Row",
+    "Rulebook",
+    "Sight",
+    "StatedNumber",
     "Tables",
+    "acceptances",
     "achievable",
     "achieved",
     "agrees",
@@ -51,19 +93,27 @@ __all__ = [
     "beyond_behaviour",
     "bundle_tier",
     "by_id",
+    "check_crosswalks",
     "check_tables",
     "claims",
+    "compare",
+    "could_meet",
     "dangling",
+    "edition",
     "evidence_tier",
+    "failure_matrix",
     "failure_modes",
+    "findings",
     "fragile",
     "framework",
     "frameworks",
     "gaps",
+    "incomplete",
     "independent_reruns",
     "join",
     "licence",
     "licences",
+    "matrix_markdown",
     "obtainable",
     "opposes",
     "parse",
@@ -71,5 +121,8 @@ __all__ = [
     "powered",
     "problems",
     "read",
+    "shipped_matrix",
     "shipped_tables",
+    "unreachable",
+    "with_matrix",
 ]

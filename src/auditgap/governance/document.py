@@ -25,17 +25,12 @@ class _Identified(Protocol):
 
 R = TypeVar("R", bound=Record)
 Item = TypeVar("Item", bound=_Identified)
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same documents; in C where libyaml is there
 _NAMES = ("id", "duty", "name")  # the keys by which an item of a list is called in messages
 
 
-class _Strict(yaml.SafeLoader):
-    """SafeLoader without duplicate keys, keys other than text, and aliases."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise ConstructorError(None, None, f"alias '*{event.anchor}' is not allowed; write the value out", event.start_mark)
-        return super().compose_node(parent, index)
+class _Strict(_Loader):
+    """The safe loader without duplicate keys and keys other than text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -56,7 +51,9 @@ def read(path: Path) -> object:
         PlanError: the file cannot be read, is not YAML, or could be read in two ways; the message gives the line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
+        text = path.read_text(encoding="utf-8")
+        alias = _alias(text)
+        document = None if alias else yaml.load(text, Loader=_Strict)
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: expected a readable UTF-8 file, got: {error}; check the path") from None
     except yaml.MarkedYAMLError as error:
@@ -64,6 +61,17 @@ def read(path: Path) -> object:
         raise PlanError(f"{path}{line}: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise PlanError(f"{path}: expected YAML, got: {error}") from None
+    if alias:
+        raise PlanError(f"{path} (line {alias[1]}): alias '*{alias[0]}' is not allowed; write the value out")
+    return document
+
+
+def _alias(text: str) -> tuple[str, int] | None:
+    """Name and line of the first alias: a value written in one place and read in another."""
+    if "*" not in text:
+        return None
+    events = yaml.parse(text, Loader=_Loader)
+    return next(((str(e.anchor), e.start_mark.line + 1) for e in events if isinstance(e, yaml.AliasEvent) and e.start_mark), None)
 
 
 def parse(path: Path, record: type[R]) -> R:
