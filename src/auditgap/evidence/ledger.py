@@ -131,7 +131,8 @@ def check_registered(evidence: Evidence, registration: Registration) -> None:
     """Check that evidence is of the run that was registered.
 
     Raises:
-        RegistrationError: step, subject, instrument, version or specification differ, or the run began before it was registered.
+        RegistrationError: step, subject, instrument, version or specification differ, the run began before it was registered,
+            or imported results claim a registered bar.
     """
     for what, registered, got in (
         ("step", registration.step, evidence.step),
@@ -145,7 +146,13 @@ def check_registered(evidence: Evidence, registration: Registration) -> None:
                 f"step '{evidence.step}': registered {what} {registered}, got {got}: "
                 "run what was registered, or register this run first"
             )
-    if evidence.started_at < registration.registered_at:
+    if evidence.imported is not None:
+        if registration.thresholds:
+            raise RegistrationError(
+                f"step '{evidence.step}': imported results cite a registration with {len(registration.thresholds)} thresholds, "
+                "expected none: a bar that is set after the results is no registered bar"
+            )
+    elif evidence.started_at < registration.registered_at:
         raise RegistrationError(
             f"step '{evidence.step}': the run started at {evidence.started_at}, before it was registered at "
             f"{registration.registered_at}: register, then run again"

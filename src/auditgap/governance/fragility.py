@@ -83,7 +83,9 @@ def _source_not_public(b: Bundle) -> Iterator[str]:
 
 def _registered_after_results(b: Bundle) -> Iterator[str]:
     for j in b.judged:
-        if j.registration.registered_at > j.evidence.started_at:
+        if j.evidence.imported is not None:
+            yield f"{_name(j)} is an imported log: its results existed before the registration at {j.registration.registered_at}"
+        elif j.registration.registered_at > j.evidence.started_at:
             yield f"{_name(j)} began at {j.evidence.started_at}, before its registration at {j.registration.registered_at}"
 
 

@@ -41,6 +41,9 @@ def problems(judged: Judged) -> list[str]:
 
 def bearing_on(claim: Claim, judged: Judged) -> Literal["supported", "refuted"] | None:
     """The verdict of this evidence that would speak for the claim; None if it does not bear on it."""
+    imported = judged.evidence.imported
+    if imported is not None and claim.id in imported.claims and claim.modality != "process":
+        return "supported"
     for bearing in claim.bearings:
         if bearing.instrument == judged.evidence.instrument and bearing.dataset in (None, judged.evidence.step):
             return bearing.supports_when

@@ -3,6 +3,7 @@
 from auditgap.records.access import AXES, Access, Axis, Deployment, Independence, Information, ModelAccess, Variants
 from auditgap.records.assessment import Assessment, AxisGap, FragileReason, Support, Tier
 from auditgap.records.base import Date, Digest, Number, Record, UtcTime, canonical_json, digest_of, explain, now
+from auditgap.records.calibration import Calibration, JointMiss, PowerCell
 from auditgap.records.claim import Bearing, Claim, Modality, Pin, Reading, Realm, Requirement, Verdict, Verified
 from auditgap.records.decision import CriterionResult, Decision, Outcome
 from auditgap.records.evidence import (
@@ -14,6 +15,7 @@ from auditgap.records.evidence import (
     GraphEdge,
     GraphNode,
     Grid,
+    Imported,
     Property,
     Result,
     Sample,
@@ -30,6 +32,7 @@ __all__ = [
     "Axis",
     "AxisGap",
     "Bearing",
+    "Calibration",
     "Card",
     "Claim",
     "Comparator",
@@ -52,9 +55,11 @@ __all__ = [
     "GraphEdge",
     "GraphNode",
     "Grid",
+    "Imported",
     "Independence",
     "Information",
     "Interval",
+    "JointMiss",
     "Measured",
     "Measurement",
     "Modality",
@@ -63,6 +68,7 @@ __all__ = [
     "Number",
     "Outcome",
     "Pin",
+    "PowerCell",
     "Property",
     "Reading",
     "Realm",

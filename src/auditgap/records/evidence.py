@@ -8,7 +8,7 @@ from auditgap.records.access import Access
 from auditgap.records.base import Date, Digest, Number, Record, UtcTime
 from auditgap.records.claim import Verdict
 from auditgap.records.measurement import Control, Measured, Measurement
-from auditgap.records.subject import Subject
+from auditgap.records.subject import FileDigest, Subject
 
 __all__ = [
     "Curve",
@@ -19,6 +19,7 @@ __all__ = [
     "GraphEdge",
     "GraphNode",
     "Grid",
+    "Imported",
     "Property",
     "Result",
     "Sample",
@@ -146,6 +147,17 @@ class Environment(Record):
     threads: int
 
 
+class Imported(Record):
+    """Where results come from that existed before anything was registered: another tool's log."""
+
+    registered: Literal[False] = False
+    """Always false: a bar that is set after the results is no registered bar."""
+    files: tuple[FileDigest, ...] = Field(min_length=1)
+    """The log as it was read. The files are not kept; the scores read from them are, as the registered data."""
+    claims: tuple[str, ...] = ()
+    """Ids of the claims that whoever imported it says it bears on; the verdict `supported` speaks for them."""
+
+
 class Evidence(Record):
     """A registration's result. Signed, append-only."""
 
@@ -167,3 +179,5 @@ class Evidence(Record):
     expires: Date
     non_claims: tuple[str, ...]
     """What this evidence does not show: the instrument's blind spots."""
+    imported: Imported | None = Field(default=None, exclude_if=lambda imported: imported is None)
+    """None for what was run as registered."""

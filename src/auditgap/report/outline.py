@@ -178,6 +178,8 @@ def warnings_about(audit: Audit, evidence: Evidence) -> list[str]:
         found.append("Measured on another subject than this report is about: the subject digests differ.")
     if registration is None:
         found.append("Its registration is not in this report, so nothing here shows that thresholds came before the numbers.")
+    elif evidence.imported is not None:
+        found.append("Imported from another tool's log: nothing was registered before these results existed.")
     elif registration.registered_at > evidence.started_at:
         found.append("Registered after the run had started: thresholds may have been chosen with the numbers in sight.")
     if evidence.expires < audit.generated_at.date():

@@ -52,12 +52,15 @@ def cluster_bootstrap(
     if math.isnan(statistic(np.arange(len(codes)))):
         raise UsageError("the statistic is NaN on the data itself; expected a number")
 
-    rows_of = [np.flatnonzero(codes == code) for code in range(n_groups)]
+    by_group = np.argsort(codes, kind="stable")
+    rows_of = np.split(by_group, np.cumsum(np.bincount(codes))[:-1])
+    alone = n_groups == len(codes)
     rng = np.random.default_rng(seed)
     values: list[float] = []
     n_degenerate = 0
     while len(values) < n_resamples:
-        rows = np.concatenate([rows_of[code] for code in rng.integers(n_groups, size=n_groups)])
+        drawn = rng.integers(n_groups, size=n_groups)
+        rows = by_group[drawn] if alone else np.concatenate([rows_of[code] for code in drawn])
         value = _value(statistic, rows)
         if math.isnan(value):
             n_degenerate += 1
