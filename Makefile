@@ -41,6 +41,7 @@ peer: setup  ## agreement with TransformerLens alone; `make test` runs it too
 	$(BIN)/pytest -m peer
 
 bench: setup  ## speed against the bare forward pass and the named peers; writes bench/results.json
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python -m bench
 
 docs: setup  ## regenerate the command reference, the schemas and the instrument index
