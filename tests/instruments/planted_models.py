@@ -1,8 +1,10 @@
 """Tiny Llamas whose weights are set so that the mechanism is known exactly: what is read, where it travels, what is written.
 
-Words are one token each. Every layer keeps small random weights (0.02), so nothing is exactly zero.
+Words are one token each. Every layer keeps small random weights (0.02), so nothing is exactly zero. Below them what tests of
+instruments on contrast data share: rows in which a word decides the class, and looking into a result.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from auditgap.data import ContrastRow, ContrastSet, Split
 from auditgap.models import Model, open_model
+from auditgap.records import Control, Measured, Result
 
 D_MODEL = 32
 FILLERS = [f"w{i}" for i in range(12)]
@@ -25,7 +29,7 @@ BASIS = torch.linalg.qr(torch.randn(D_MODEL, D_MODEL, generator=torch.Generator(
 Plant = Callable[[LlamaForCausalLM, dict[str, int]], None]
 
 
-def build(folder: Path, words: Sequence[str], plant: Plant, *, n_layers: int = 4) -> Model:
+def build(folder: Path, words: Sequence[str], plant: Plant, *, n_layers: int = 4, chat_template: str | None = None) -> Model:
     """A model over these words and the fillers, with `plant` applied to its weights."""
     names = ["<unk>", "<s>", "</s>", *ANSWERS, *FILLERS, *words]
     ids = {name: i for i, name in enumerate(names)}
@@ -44,7 +48,9 @@ def build(folder: Path, words: Sequence[str], plant: Plant, *, n_layers: int = 4
         hf.lm_head.weight.mul_(0.1)
         plant(hf, ids)
     hf.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(folder)
     return open_model(folder)
 
 
@@ -65,3 +71,56 @@ def carry(hf: LlamaForCausalLM, *, layer: int, source: Tensor, target: Tensor) -
     attention.k_proj.weight.zero_()
     attention.v_proj.weight[0] = source
     attention.o_proj.weight[:, 0] = target
+
+
+def rows(words: Sequence[str], label: int, splits: Sequence[Split], *, last: str = "") -> list[ContrastRow]:
+    """Two prompts per word, which is the group and the last token, unless another is given."""
+    return [
+        ContrastRow(
+            prompt=f"{FILLERS[i % 12]} {FILLERS[(i + 5 * j) % 12]} {word} {last}".strip(), label=label, group=word, split=split
+        )
+        for i, (word, split) in enumerate(zip(words, splits, strict=True))
+        for j in (1, 2)
+    ]
+
+
+def contrast(*parts: Sequence[ContrastRow]) -> ContrastSet:
+    """A set of these rows, whose classes are `plain` and `marked`."""
+    return ContrastSet(name="made", source="made", rows=tuple(row for part in parts for row in part), classes=("plain", "marked"))
+
+
+def relabelled(data: ContrastSet, labels: dict[str, int]) -> ContrastSet:
+    """The same rows with the labels that their groups are given."""
+    return contrast([row.model_copy(update={"label": labels[row.group]}) for row in data.rows])
+
+
+def value(result: Result, name: str) -> float:
+    """What was measured under that name."""
+    found = result.measurement(name)
+    assert isinstance(found, Measured), found
+    return found.value
+
+
+def control(result: Result, name: str) -> Control:
+    """The control of that name."""
+    return next(control for control in result.controls if control.name == name)
+
+
+def assert_no_vector(result: Result) -> None:
+    """A row of d_model numbers in a record could be put to use."""
+
+    def lists(node: object) -> list[list]:
+        inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+        return ([node] if isinstance(node, list) else []) + [part for item in inside for part in lists(item)]
+
+    numeric = [part for part in lists(json.loads(result.model_dump_json())) if part and all(isinstance(x, float) for x in part)]
+    assert numeric and all(len(part) < D_MODEL for part in numeric)
+
+
+def assert_same_numbers(one: Result, two: Result, *, abs_tolerance: float) -> None:
+    """Equal up to rounding, name by name."""
+    assert two.verdict == one.verdict
+    for a, b in zip(one.measurements, two.measurements, strict=True):
+        assert a.name == b.name and a.status == b.status
+        if isinstance(a, Measured) and isinstance(b, Measured):
+            assert abs(b.value - a.value) <= abs_tolerance + 1e-3 * abs(a.value), a.name

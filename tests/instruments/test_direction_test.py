@@ -1,56 +1,47 @@
 """direction-test against models in which the direction, or its absence, is set by hand."""
 
-import json
-import math
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from planted_models import BASIS, D_MODEL, FILLERS, build, read, write
-from scipy.special import log_softmax, logsumexp, rel_entr, softmax
-
-from auditgap.data import ContrastRow, ContrastSet, PairSet
-from auditgap.errors import DataError, UsageError
-from auditgap.instruments.directions.bench import (
-    Candidate,
-    mean_difference,
-    random_directions,
-    select,
+from planted_models import (
+    BASIS,
+    D_MODEL,
+    assert_no_vector,
+    assert_same_numbers,
+    build,
+    carry,
+    contrast,
+    control,
+    read,
+    relabelled,
+    rows,
+    value,
+    write,
 )
-from auditgap.instruments.mechanistic.direction_test import DirectionTest
-from auditgap.models import Model, behaviour_score, kl_nats, open_model
-from auditgap.records import Measured, Result
-from auditgap.stats import flip_rate
 
-ONES, ZEROS = [f"p{i}" for i in range(24)], [f"q{i}" for i in range(24)]
-SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
-FAST = {"n_random": 19, "n_shuffled": 19, "n_resamples": 200}
+from auditgap.data import ContrastRow, ContrastSet, Message, PairSet
+from auditgap.errors import CannotMeasure, DataError, UsageError
+from auditgap.instruments.directions.bench import Bench, Rows
+from auditgap.instruments.directions.nulls import strongest
+from auditgap.instruments.directions.search import Place, template_positions
+from auditgap.instruments.directions.trial import Trial
+from auditgap.instruments.mechanistic.direction_test import DirectionTest, cost
+from auditgap.models import Model, open_model, token_id
+from auditgap.models.tokens import prompt_ids
+from auditgap.records import Curve, Grid, Measured, ModelAccess, Result
+
+ONES, ZEROS = [f"p{i}" for i in range(20)], [f"q{i}" for i in range(20)]
+SPLITS = ["train"] * 8 + ["val"] * 4 + ["test"] * 5 + ["ood"] * 3
+END = "end"
+N_LAYERS = 3
+CHAT = "{% for m in messages %}ask {{ m.content }} close {% endfor %}reply"
+FAST = {"n_random": 19, "n_shuffled": 19, "n_resamples": 100}
 YES = DirectionTest(answers=("yes",), foils=("no",), **FAST)
-
-
-def value(result: Result, name: str) -> float:
-    found = result.measurement(name)
-    assert isinstance(found, Measured), found
-    return found.value
-
-
-def rows(words: list[str], label: int, splits: list[str] = SPLITS) -> list[ContrastRow]:
-    """Two prompts per word, which is the last token and the group."""
-    return [
-        ContrastRow(prompt=f"{FILLERS[i % 12]} {FILLERS[(i + 5 * j) % 12]} {word}", label=label, group=word, split=split)
-        for i, (word, split) in enumerate(zip(words, splits, strict=True))
-        for j in (1, 2)
-    ]
-
-
-def contrast(*parts: list[ContrastRow]) -> ContrastSet:
-    return ContrastSet(name="made", source="made", rows=tuple(row for part in parts for row in part), classes=("plain", "marked"))
-
-
-DATA = contrast(rows(ONES, 1), rows(ZEROS, 0))
+LOOSE = YES.model_copy(update={"induce_min": -100.0, "max_kl_nats": 10.0})
+DATA = contrast(rows(ONES, 1, SPLITS), rows(ZEROS, 0, SPLITS))
 
 
 def quiet_answer(hf, ids: dict[str, int]) -> None:
@@ -74,14 +65,24 @@ def four_directions(hf, ids: dict[str, int]) -> None:
         read(hf, ids[answer], 1.8 * BASIS[1 + i])
 
 
+def fetched_late(hf, ids: dict[str, int]) -> None:
+    """The mark stays at its word until the last layer fetches it for the answer."""
+    quiet_answer(hf, ids)
+    read(hf, ids["yes"], 3 * BASIS[2])
+    carry(hf, layer=N_LAYERS - 1, source=BASIS[1], target=6 * BASIS[2])
+    for word in ONES:
+        write(hf, ids[word], BASIS[1])
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return build(tmp_path_factory.mktemp("one"), [*ONES, *ZEROS], one_direction)
+    return build(tmp_path_factory.mktemp("one"), [*ONES, *ZEROS], one_direction, n_layers=N_LAYERS)
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return build(tmp_path_factory.mktemp("twin"), [*ONES, *ZEROS], quiet_answer)
+def late(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    words = [*ONES, *ZEROS, END, "ask", "close", "reply"]
+    return build(tmp_path_factory.mktemp("late"), words, fetched_late, n_layers=N_LAYERS, chat_template=CHAT)
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +93,17 @@ def found(planted: Model) -> Result:
 # Planted truth
 
 
-def test_one_planted_direction_is_supported(found: Result) -> None:
+def test_one_planted_direction_is_supported_and_called_brittle(found: Result) -> None:
     assert found.verdict == "supported"
+    assert found.summary.startswith("The behaviour is brittle: it rests on one direction. Of the difference")
+    assert "100% of 'marked' prompts prefer the answers, 0% with it ablated, 0% with it subtracted" in found.summary
     assert value(found, "share_removed") == pytest.approx(1.0, abs=0.1)
     assert value(found, "share_induced") == pytest.approx(1.0, abs=0.15)
-    assert [value(found, f"rate.{what}") for what in ("label1.base", "label1.ablated", "label0.base", "label0.added")] == [
-        1,
-        0,
-        0,
-        1,
-    ]
+    rates = [f"rate.{what}" for what in ("label1.base", "label1.ablated", "label1.subtracted", "label0.base", "label0.added")]
+    assert [value(found, name) for name in rates] == [1, 0, 0, 0, 1]
     assert value(found, "specificity") > 10
-    assert value(found, "p.random") == value(found, "p.shuffled") == 1 / 20
+    assert value(found, "p.random") == value(found, "p.covariance") == value(found, "p.shuffled") == 1 / 20
+    assert value(found, "advantage.top_component") > 0.5
     assert value(found, "reliability") > 0.95
     assert set(found.properties) >= {
         "intervention",
@@ -111,16 +111,35 @@ def test_one_planted_direction_is_supported(found: Result) -> None:
         "sufficiency",
         "specificity",
         "random-baseline",
+        "search-null",
         "held-out",
         "consistency",
     }
     assert all(control.passed for control in found.controls)
+    assert [control.name for control in found.controls] == list(DirectionTest.card.controls)
     assert found.flip_rate is not None and found.flip_rate.value == 0
 
 
-def test_ablation_holds_and_the_dose_response_climbs_through_the_classes(found: Result) -> None:
+def test_ablation_holds_in_activations_and_in_weights(found: Result) -> None:
     assert 0 < value(found, "residual_after_ablation") < 1e-6
+    assert value(found, "weight_form_difference") < 1e-4
+
+
+def test_it_costs_nothing_on_other_text(found: Result) -> None:
+    """The plant is no part of what predicts the fillers: to lose it moves their cross-entropy by next to nothing."""
+    assert abs(value(found, "cross_entropy.change")) < 0.05
+    about = found.measurement("cross_entropy.change").about
+    assert "label-0 prompts of split `ood`" in about, "says which text it was"
+
+
+def test_ood_rows_are_scored_apart(found: Result) -> None:
+    assert value(found, "share_removed.ood") == pytest.approx(1.0, abs=0.1)
+    assert "out-of-distribution" in found.properties
+
+
+def test_the_dose_response_climbs_through_the_classes(found: Result) -> None:
     curve = next(figure for figure in found.figures if figure.name == "dose_response")
+    assert isinstance(curve, Curve) and len(curve.x) >= 7 and (curve.x[0], curve.x[-1]) == (-2, 2)
     assert list(curve.y) == sorted(curve.y)
     unedited, full = curve.y[curve.x.index(0.0)], curve.y[curve.x.index(1.0)]
     assert unedited == pytest.approx(curve.reference[0] - value(found, "difference"))
@@ -128,20 +147,26 @@ def test_ablation_holds_and_the_dose_response_climbs_through_the_classes(found: 
     assert all(low <= y <= high for low, y, high in zip(curve.low, curve.y, curve.high, strict=True))
 
 
-def test_the_same_effect_without_foils(planted: Model) -> None:
-    result = DirectionTest(answers=("yes",), induce_min=-10.0, max_kl_nats=1.0, **FAST).measure(planted, DATA, seed=0)
-    assert value(result, "share_removed") > 0.8
+def test_a_direction_that_never_reaches_the_last_token_is_found_where_it_is(late: Model) -> None:
+    data = contrast(rows(ONES, 1, SPLITS, last=END), rows(ZEROS, 0, SPLITS, last=END))
+    result = LOOSE.model_copy(update={"positions": (-1, -2)}).measure(late, data, seed=0)
+    assert value(result, "position") == -2
+    assert value(result, "share_removed") > 0.7 and value(result, "share_induced") > 0.7
+    assert "best of 6 candidates" in result.summary
+    grids = {figure.name: figure for figure in result.figures if isinstance(figure, Grid)}
+    assert set(grids) == {f"candidates.{name}" for name in ("bypass", "induce", "kl_nats", "chosen")}
+    assert grids["candidates.bypass"].columns == ("-2", "-1") and grids["candidates.bypass"].rows == ("0", "1", "2")
+    chosen = np.array(grids["candidates.chosen"].values)
+    assert chosen[:, 0].sum() == pytest.approx(1.0) and (chosen[:, 1] == 0).all()
 
 
-def test_ood_rows_are_scored_apart(planted: Model) -> None:
-    ood = [row.model_copy(update={"split": "ood"}) for row in DATA.rows if row.split == "val"]
-    result = YES.measure(
-        planted, contrast(list(DATA.rows), [row.model_copy(update={"prompt": f"w3 {row.prompt}"}) for row in ood]), seed=0
-    )
-    assert value(result, "share_removed.ood") == pytest.approx(1.0, abs=0.1)
-    assert "out-of-distribution" in result.properties
+@pytest.mark.slow
+def test_at_the_last_token_alone_it_is_not_found(late: Model) -> None:
+    result = LOOSE.measure(late, contrast(rows(ONES, 1, SPLITS, last=END), rows(ZEROS, 0, SPLITS, last=END)), seed=0)
+    assert result.verdict != "supported" and not {"necessity", "sufficiency"} & set(result.properties)
 
 
+@pytest.mark.slow
 def test_a_mark_coded_on_both_sides_of_zero_is_one_direction_too(tmp_path: Path) -> None:
     """Ablation then stops half-way: a test that looked at label 1 alone would refute, and call a brittle behaviour robust."""
 
@@ -151,51 +176,54 @@ def test_a_mark_coded_on_both_sides_of_zero_is_one_direction_too(tmp_path: Path)
             for word in words:
                 write(hf, ids[word], sign * BASIS[1])
 
-    model = build(tmp_path, [*ONES, *ZEROS], both_sides)
-    result = DirectionTest(answers=("yes",), foils=("no",), max_kl_nats=10.0, **FAST).measure(model, DATA, seed=0)
+    result = LOOSE.measure(build(tmp_path, [*ONES, *ZEROS], both_sides, n_layers=N_LAYERS), DATA, seed=0)
     assert result.verdict == "supported"
     assert value(result, "share_bypassed") == pytest.approx(0.5, abs=0.1)
     assert value(result, "share_removed") == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_the_same_effect_without_foils(planted: Model) -> None:
+    result = DirectionTest(answers=("yes",), induce_min=-10.0, max_kl_nats=1.0, **FAST).measure(planted, DATA, seed=0)
+    assert value(result, "share_removed") > 0.8
 
 
 # Negative controls
 
 
 def test_four_directions_are_refuted_as_one(tmp_path: Path) -> None:
-    model = build(tmp_path, [*ONES, *ZEROS], four_directions)
-    instrument = DirectionTest(answers=("yes", "oui", "si", "ja"), foils=("no",), induce_min=-100.0, max_kl_nats=10.0, **FAST)
-    result = instrument.measure(model, DATA, seed=0)
+    model = build(tmp_path, [*ONES, *ZEROS], four_directions, n_layers=N_LAYERS)
+    result = LOOSE.model_copy(update={"answers": ("yes", "oui", "si", "ja")}).measure(model, DATA, seed=0)
     assert result.verdict == "refuted"
     assert 0.1 < value(result, "share_removed") < 0.5 and value(result, "share_bypassed") < 0.5
     assert "necessity" not in result.properties
+    assert result.summary.startswith("No direction was found on which 50% of the behaviour rests")
 
 
-def test_the_twin_without_the_plant_is_not_supported(twin: Model) -> None:
-    result = DirectionTest(answers=("yes",), foils=("no",), induce_min=-100.0, max_kl_nats=10.0, **FAST).measure(
-        twin, DATA, seed=0
-    )
+def test_the_twin_without_the_plant_is_not_supported(tmp_path: Path) -> None:
+    result = LOOSE.measure(build(tmp_path, [*ONES, *ZEROS], quiet_answer, n_layers=N_LAYERS), DATA, seed=0)
     assert result.verdict == "inconclusive"
     assert result.measurement("share_removed").status == "not_measured"
     assert not {"necessity", "sufficiency"} & set(result.properties)
-    assert not next(control for control in result.controls if control.name == "behaviour-gap").passed
+    assert not control(result, "behaviour-gap").passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_random_labels_are_not_supported(planted: Model, seed: int) -> None:
-    labels = dict(zip([*ONES, *ZEROS], np.random.default_rng(seed).permutation([0, 1] * 24).tolist(), strict=True))
-    shuffled = contrast([row.model_copy(update={"label": labels[row.group]}) for row in DATA.rows])
-    result = DirectionTest(answers=("yes",), foils=("no",), induce_min=-100.0, max_kl_nats=10.0, **FAST).measure(
-        planted, shuffled, seed=0
-    )
+    labels = dict(zip([*ONES, *ZEROS], np.random.default_rng(seed).permutation([0, 1] * 20).tolist(), strict=True))
+    result = LOOSE.measure(planted, relabelled(DATA, labels), seed=0)
     assert result.verdict in ("inconclusive", "refuted")
 
 
-def test_nothing_survives_the_filter_says_why_per_layer(planted: Model) -> None:
-    result = DirectionTest(answers=("yes",), foils=("no",), induce_min=1e6, **FAST).measure(planted, DATA, seed=0)
+def test_nothing_survives_the_filter_says_why_per_candidate(planted: Model, found: Result) -> None:
+    result = YES.model_copy(update={"induce_min": 1e6}).measure(planted, DATA, seed=0)
     assert result.verdict == "inconclusive" and result.properties == ()
     assert result.measurement("share_removed").status == "not_measured"
-    assert "layer 0: induce" in result.summary and "layer 3: layer 3 is not below 3" in result.summary
-    assert {control.name for control in result.controls} == set(DirectionTest.card.controls)
+    assert "layer 0, token -1: induce" in result.summary and "layer 2, token -1: from layer 2 on" in result.summary
+    assert [control.name for control in result.controls] == list(DirectionTest.card.controls)
+    names = {m.name for m in found.measurements} - {"rate.label1.base", "rate.label0.base"}
+    assert {m.name for m in result.measurements} == names
 
 
 # Invariance
@@ -203,30 +231,12 @@ def test_nothing_survives_the_filter_says_why_per_layer(planted: Model) -> None:
 
 def test_batch_size_and_row_order_do_not_matter(planted: Model, found: Result) -> None:
     reverse = contrast(list(reversed(DATA.rows)))
-    other = DirectionTest(answers=("yes",), foils=("no",), batch_size=7, **FAST).measure(planted, reverse, seed=0)
-    for one, two in zip(found.measurements, other.measurements, strict=True):
-        assert one.name == two.name and one.status == two.status
-        if isinstance(one, Measured) and isinstance(two, Measured):
-            assert two.value == pytest.approx(one.value, rel=1e-3, abs=1e-5), one.name
-    assert other.verdict == found.verdict
-
-
-def test_same_seed_same_record_and_nothing_left_behind(planted: Model, found: Result) -> None:
-    state = torch.random.get_rng_state()
-    assert YES.measure(planted, DATA, seed=0).canonical() == found.canonical()
-    assert torch.equal(state, torch.random.get_rng_state())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in planted.hf.modules())
+    other = YES.model_copy(update={"batch_size": 15}).measure(planted, reverse, seed=0)
+    assert_same_numbers(found, other, abs_tolerance=1e-4)
 
 
 def test_no_direction_leaves_memory(found: Result) -> None:
-    """A row of d_model numbers in a record could be put to use."""
-
-    def lists(node: object) -> list[list]:
-        inside = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-        return ([node] if isinstance(node, list) else []) + [found for item in inside for found in lists(item)]
-
-    numeric = [part for part in lists(json.loads(found.model_dump_json())) if part and all(isinstance(x, float) for x in part)]
-    assert numeric and all(len(part) < D_MODEL for part in numeric)
+    assert_no_vector(found)
 
 
 # Refusal
@@ -241,78 +251,97 @@ def test_bad_input_is_refused(planted: Model) -> None:
         DirectionTest(answers=("yes",), foils=("yes", "no")).measure(planted, DATA, seed=0)
     with pytest.raises(UsageError, match="contrast data, got a PairSet"):
         YES.measure(planted, PairSet(name="x", source="x", rows=()), seed=0)
+    with pytest.raises(UsageError, match="position -9 asked, prompt 0 has 4 tokens"):
+        YES.model_copy(update={"positions": (-9,)}).measure(planted, DATA, seed=0)
     with pytest.raises(ValueError, match="doses"):
         DirectionTest(answers=("yes",), doses=(0.0, 1.0))
+    with pytest.raises(ValueError, match="positions"):
+        DirectionTest(answers=("yes",), positions=(0,))
 
 
-# The maths
+# Where candidates are looked for
 
 
-def test_selection_finds_the_known_answer_and_says_why_not_the_others() -> None:
-    table = [
-        Candidate(0, math.nan, math.nan, math.nan),
-        Candidate(1, -9.0, 2.0, 0.2),  # lower bypass, but it disturbs other prompts
-        Candidate(2, -8.0, -0.1, 0.05),  # does not induce
-        Candidate(3, -5.0, 3.0, 0.1),
-        Candidate(4, -6.0, 0.0, 0.05),  # the answer: both bars touched, none crossed
-        Candidate(8, -20.0, 9.0, 0.0),  # too late
-    ]
-    chosen, rejected = select(table, n_layers=10, max_depth=0.8, max_kl_nats=0.1, induce_min=0.0)
-    assert chosen == 4
-    assert sorted(rejected) == [0, 1, 2, 5]
-    assert "NaN" in rejected[0] and "KL" in rejected[1] and "induce" in rejected[2] and "layer 8" in rejected[5]
-    assert select(table[:3], n_layers=10, max_depth=0.8, max_kl_nats=0.1, induce_min=0.0).chosen is None
+def test_positions_are_what_the_template_puts_after_the_instruction(late: Model) -> None:
+    chats = [(Message(role="user", content=f"w1 {word}"),) for word in ("p1", "close", "w3")]
+    assert template_positions(late, chats) == (-2, -1), "an instruction that ends like the template adds nothing"
+    assert template_positions(late, ["w1 w2"]) == (-1,)
+    assert template_positions(late, [*chats, "w1 w2"]) == (-1,)
 
 
-@given(st.integers(0, 10_000))
-def test_score_and_kl_agree_with_scipy(seed: int) -> None:
-    a, b = 3 * np.random.default_rng(seed).standard_normal((2, 3, 7))
-    score = behaviour_score(torch.tensor(a), [0, 1], [2, 3]).numpy()
-    np.testing.assert_allclose(score, logsumexp(a[:, :2], axis=1) - logsumexp(a[:, 2:4], axis=1))
-    p = softmax(a, axis=1)[:, [0, 1]].sum(1)
-    np.testing.assert_allclose(
-        behaviour_score(torch.tensor(a), [0, 1]).numpy(), np.log(p + 1e-8) - np.log(1 - p + 1e-8), rtol=1e-9
-    )
-    expected = rel_entr(np.exp(log_softmax(a, axis=1)), np.exp(log_softmax(b, axis=1))).sum(1)
-    np.testing.assert_allclose(kl_nats(torch.tensor(a), torch.tensor(b)).numpy(), expected, rtol=1e-9)
+@pytest.mark.slow
+def test_conversations_are_searched_over_the_whole_template(late: Model) -> None:
+    chats = [row.model_copy(update={"prompt": (Message(role="user", content=row.prompt),)}) for row in DATA.rows]
+    result = LOOSE.measure(late, contrast(chats), seed=0)
+    assert "best of 6 candidates" in result.summary
+    assert all(isinstance(figure, Grid) for figure in result.figures if figure.name.startswith("candidates."))
 
 
-def test_mean_difference_is_zero_where_only_rounding_differs() -> None:
-    labels = np.array([0, 1, 1, 0])
-    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(mean_difference(x, labels), (x[[1, 2]].double().mean(0) - x[[0, 3]].double().mean(0)))
-    same = torch.ones(4, 8) + torch.tensor([0.0, 1e-7, 0.0, 0.0])[:, None]
-    assert mean_difference(same, labels).norm() == 0
+# The search null
 
 
-def test_random_directions_have_the_norm_and_no_other_resemblance() -> None:
-    like = torch.zeros(400, dtype=torch.float64)
-    like[0] = 3.0
-    drawn = torch.stack(random_directions(like, 200, np.random.default_rng(0)))
-    torch.testing.assert_close(drawn.norm(dim=1), torch.full((200,), 3.0, dtype=torch.float64))
-    assert (drawn @ like / 9).std().item() == pytest.approx(1 / 400**0.5, rel=0.2)
+def test_the_strongest_of_a_grid_is_what_trying_all_of_it_gives(planted: Model) -> None:
+    bench = Bench(planted, (token_id(planted, "yes"),), (token_id(planted, "no"),), 32)
+    test = Rows.read(DATA.split("test"))
+    trial = Trial(test, bench.scores(bench.base(test.prompts)), 0, 100)
+    rng = np.random.default_rng(0)
+    grid = {
+        Place(-1, layer): 3 * BASIS[1 + layer].double() + 0.1 * torch.from_numpy(rng.standard_normal(D_MODEL))
+        for layer in range(3)
+    }
+    each = [trial.weaker_effect(bench.edited(test, one, place.layer), trial.every) for place, one in grid.items()]
+    assert strongest(bench, trial, grid) == pytest.approx(max(each), abs=1e-9)
+    assert max(each) > 3 and np.ptp(each) > 3
 
 
-@given(st.lists(st.booleans(), min_size=2, max_size=12))
-def test_flip_rate_is_the_share_of_pairs_that_differ(conclusions: list[bool]) -> None:
-    pairs = [a != b for i, a in enumerate(conclusions) for b in conclusions[:i]]
-    assert flip_rate({str(i): c for i, c in enumerate(conclusions)}).value == pytest.approx(np.mean(pairs))
+# What it costs
 
 
-def test_one_specification_cannot_flip() -> None:
-    with pytest.raises(UsageError, match="at least 2"):
-        flip_rate({"only": True})
+def test_token_losses_are_those_of_the_models_own_loss(planted: Model) -> None:
+    bench, test = Bench(planted, (0,), (1,), 16), Rows.read(DATA.split("test"))
+    ragged = test._replace(prompts=[f"{'w1 ' * (i % 3)}{prompt}" for i, prompt in enumerate(test.prompts)])
+    losses = cost.token_losses(bench, ragged)
+    for i, ids in enumerate(prompt_ids(planted, ragged.prompts)):
+        given = torch.tensor([ids])
+        with torch.no_grad():
+            expected = planted.hf(input_ids=given, labels=given).loss.item()
+        assert losses.n_tokens[i] == len(ids) - 1
+        assert losses.nats[i] / losses.n_tokens[i] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_cost_is_taken_on_test_where_there_is_no_other_text(planted: Model) -> None:
+    """Without what all tokens share the model no longer says `no` at every one; the mark, which label 0 lacks, is free."""
+    bench, test, none = Bench(planted, (0,), (1,), 16), Rows.read(DATA.split("test")), Rows([], np.array([], dtype=np.int64), [])
+    base, shared = cost.capability_cost(bench, test, none, BASIS[0], seed=0, n_resamples=100)
+    _, marked = cost.capability_cost(bench, test, none, BASIS[1], seed=0, n_resamples=100)
+    assert isinstance(base, Measured) and isinstance(shared, Measured) and isinstance(marked, Measured)
+    assert "split `test`" in base.about and base.n == 5
+    assert shared.value < -0.5 and shared.interval.high < 0
+    assert abs(marked.value) < 0.05
+
+
+def test_without_a_weight_form_the_reason_is_given(planted: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, test = Bench(planted, (0,), (1,), 16), Rows.read(DATA.split("test"))
+    base = bench.base(test.prompts)
+    ablated = bench.ablated(test.prompts, BASIS[1])[0]
+    assert cost.weight_form_difference(bench, test, base, ablated, BASIS[1]).status == "measured"
+    poorer = dataclasses.replace(bench, model=dataclasses.replace(planted, granted=ModelAccess.M4))
+    assert "needs M5, granted is M4" in cost.weight_form_difference(poorer, test, base, ablated, BASIS[1]).reason
+    assert "no logit" in cost.weight_form_difference(bench, test, base, base, BASIS[1]).reason
+
+    def refuse(*_: object) -> None:
+        raise CannotMeasure("a norm follows the projection")
+
+    monkeypatch.setattr(cost, "orthogonalising", refuse)
+    refused = cost.weight_form_difference(bench, test, base, ablated, BASIS[1])
+    assert refused.status == "not_measured" and refused.reason == "a norm follows the projection"
 
 
 # A real model
 
 
-@pytest.fixture(scope="module")
-def stories_model(stories: Path) -> Model:
-    return open_model(stories)
-
-
-def test_pronouns_of_a_real_model_are_not_moved_from_the_last_token(stories_model: Model) -> None:
+@pytest.mark.slow
+def test_pronouns_of_a_real_model_are_not_moved_from_the_last_token(stories: Path) -> None:
     """stories260K keeps the person at the name until the last layer (see test_activation_patching): nothing to add at the end."""
     starts = [
         "Once upon a time, there was a little {}. One day,", "There was a {} who liked to play. One day,", "The {} was sad. So",
@@ -328,11 +357,12 @@ def test_pronouns_of_a_real_model_are_not_moved_from_the_last_token(stories_mode
             for start, split in zip(starts, splits, strict=True) for label, word in enumerate(("boy", "girl"))
         ),
     )  # fmt: skip
-    loose = {"max_kl_nats": 10.0, "induce_min": -10.0}
-    result = DirectionTest(answers=(" she",), foils=(" he",), **loose, **FAST).measure(stories_model, data, seed=0)
+    model = open_model(stories)
+    strict = YES.model_copy(update={"answers": (" she",), "foils": (" he",)})
+    loose = strict.model_copy(update={"max_kl_nats": 10.0, "induce_min": -10.0})
+    result = loose.measure(model, data, seed=0)
     assert value(result, "difference") > 3
     assert abs(value(result, "share_induced")) < 0.2
     assert value(result, "residual_after_ablation") < 1e-5
     assert result.verdict != "supported" and "sufficiency" not in result.properties
-    strict = DirectionTest(answers=(" she",), foils=(" he",), **FAST).measure(stories_model, data, seed=0)
-    assert strict.verdict == "inconclusive"
+    assert strict.measure(model, data, seed=0).verdict == "inconclusive"

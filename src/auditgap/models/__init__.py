@@ -7,6 +7,8 @@ from auditgap.models.gradients import integrated_gradients, site_gradients
 from auditgap.models.model import Model
 from auditgap.models.next_token import behaviour_score, kl_nats
 from auditgap.models.open import open_model
+from auditgap.models.orthogonalise import Writer, orthogonalising, residual_writers
+from auditgap.models.parameters import ParameterCount, count_parameters
 from auditgap.models.patch import HeadSweep, Sweep, head_sweep, patching_sweep
 from auditgap.models.sites import BlockSites, Site, SiteMap, SiteRow, Write
 from auditgap.models.tokens import Tokens, token_id, tokenize
@@ -18,6 +20,7 @@ __all__ = [
     "Edit",
     "HeadSweep",
     "Model",
+    "ParameterCount",
     "Positions",
     "Site",
     "SiteMap",
@@ -26,11 +29,13 @@ __all__ = [
     "Tokens",
     "Validity",
     "Write",
+    "Writer",
     "ablating",
     "add",
     "behaviour_score",
     "capture",
     "capture_tokens",
+    "count_parameters",
     "editing",
     "generate",
     "head_sweep",
@@ -39,9 +44,11 @@ __all__ = [
     "log_likelihood",
     "next_logits",
     "open_model",
+    "orthogonalising",
     "patching_sweep",
     "project_out",
     "replace",
+    "residual_writers",
     "site_gradients",
     "stream",
     "token_id",

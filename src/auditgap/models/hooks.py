@@ -6,6 +6,7 @@ were attached, so a capture inside `editing` sees the edited stream.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -93,24 +94,24 @@ def _on_stream(visit: Visit, before: list[Tensor], write: Write) -> Visit:
 
 def on_input(module: nn.Module, visit: Visit) -> torch.utils.hooks.RemovableHandle:
     """Visit the module's first argument, or its `hidden_states` if called by keyword."""
-
-    def hook(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        edited = visit(args[0] if args else kwargs["hidden_states"])
-        if edited is None:
-            return None
-        return ((edited, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": edited})
-
-    return module.register_forward_pre_hook(hook, with_kwargs=True)
+    return module.register_forward_pre_hook(partial(_visit_input, visit), with_kwargs=True)
 
 
 def on_output(module: nn.Module, visit: Visit) -> torch.utils.hooks.RemovableHandle:
     """Visit the module's output, or the first element of the tuple it returns."""
+    return module.register_forward_hook(partial(_visit_output, visit))
 
-    def hook(_module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
-        x = first_tensor(output)
-        edited = None if x is None else visit(x)
-        if edited is None:
-            return None
-        return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
-    return module.register_forward_hook(hook)
+def _visit_input(visit: Visit, _module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    edited = visit(args[0] if args else kwargs["hidden_states"])
+    if edited is None:
+        return None
+    return ((edited, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": edited})
+
+
+def _visit_output(visit: Visit, _module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+    x = first_tensor(output)
+    edited = None if x is None else visit(x)
+    if edited is None:
+        return None
+    return (edited, *output[1:]) if isinstance(output, tuple) else edited

