@@ -30,7 +30,8 @@ from auditgap.instruments.mechanistic.attribution_patching.estimate import Estim
 from auditgap.instruments.mechanistic.attribution_patching.exact import NodeSet, Patcher
 from auditgap.instruments.mechanistic.attribution_patching.findings import Exact, missed_effect, missed_rate
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, available
-from auditgap.instruments.patching.pairs import Runs, align, read_pairs
+from auditgap.instruments.patching.pairs import align, read_pairs
+from auditgap.instruments.patching.runs import Runs
 from auditgap.models import Model, open_model
 from auditgap.records import Control, Measured, NotMeasured, Result
 
@@ -114,7 +115,7 @@ def found(planted: Model) -> Result:
 def prepared(model: Model, data: PairSet, kinds: tuple[Kind, ...] = EVERY, direction="denoising") -> tuple[Patcher, Layout]:
     every = read_pairs(model, data)
     runs = Runs(model, every, 32)
-    clean, corrupted = (runs.read(every.prompts(role)).logit_diff for role in ("clean", "corrupted"))
+    clean, corrupted = (runs.read(prompts).logit_diff for prompts in (every.clean, every.corrupted))
     heads, _ = available(model, kinds, every.clean[0][None])
     layout = Layout(heads, range(model.n_layers), align(every.first, every.last, every.lengths))
     return Patcher(model, every, layout, clean, corrupted, direction, 512), layout

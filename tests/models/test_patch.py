@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny_families import COMMON_FIRST, PARALLEL
+from tiny_families import COMMON_FIRST, CONFIGS, EXPERTS, PARALLEL
+from transformers import GptOssConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from auditgap.errors import SiteError, UsageError
@@ -247,6 +248,63 @@ def test_half_precision(tiny):
     sweep = patching_sweep(tiny("llama", "bfloat16"), CLEAN, CORRUPTED, metric=_difference)
     full = patching_sweep(tiny("llama"), CLEAN, CORRUPTED, metric=_difference)
     assert (sweep.effects - full.effects).abs().max() <= 0.05 * _last_logits(tiny("llama"), CLEAN).abs().max()
+
+
+def test_half_precision_heads(tiny):
+    half, full = (head_sweep(tiny("llama", dtype), CLEAN, CORRUPTED, metric=_difference) for dtype in ("bfloat16", "float32"))
+    assert (half.effects - full.effects).abs().max() <= 0.05 * _last_logits(tiny("llama"), CLEAN).abs().max()
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "mixtral", "gpt2"])
+def test_a_batch_of_one_gives_what_many_give(tiny, family):
+    """Tied embeddings, mixture of experts, learned positions."""
+    model = tiny(family)
+    for run in (head_sweep, patching_sweep):
+        together = run(model, CLEAN, CORRUPTED, metric=_difference)
+        for pair in range(2):
+            alone = run(model, CLEAN[pair : pair + 1], CORRUPTED[pair : pair + 1], metric=_difference)
+            torch.testing.assert_close(alone.effects[0], together.effects[pair], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_a_padded_run_patched_at_the_same_token_gives_the_same(tiny, family, side):
+    """The sweep pads nothing; a patched run in a padded batch must still be the one it speaks of."""
+    model, n_pad = tiny(family), 3
+    sweep = patching_sweep(model, CLEAN, CORRUPTED, metric=_difference, site="resid_post")
+    padding = torch.full((2, n_pad), 30)
+    ids = torch.cat([padding, CORRUPTED] if side == "left" else [CORRUPTED, padding], dim=1)
+    mask = torch.ones_like(ids)
+    mask[:, slice(0, n_pad) if side == "left" else slice(-n_pad, None)] = 0
+    tokens = Tokens(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0))
+    start = n_pad if side == "left" else 0
+    for layer, pos in ((0, 3), (1, 5), (2, 6)):
+        values = capture_tokens(model, _tokens(CLEAN), [f"resid_post.{layer}"])[f"resid_post.{layer}"][:, pos]
+
+        def patch(x, pos=pos, values=values):
+            x[:, start + pos] = values
+            return x
+
+        with torch.no_grad(), editing(model, {f"resid_post.{layer}": patch}):
+            logits = model.hf(**tokens._asdict(), use_cache=False).logits[:, start + CLEAN.shape[1] - 1].float()
+        torch.testing.assert_close(sweep.effects[:, layer, pos], _difference(logits, None), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attention_sinks(tiny, monkeypatch):
+    """GPT-OSS: a learned logit per head that takes attention away from all tokens; experts, grouped queries, sliding window."""
+    config = EXPERTS | {"num_local_experts": 4, "head_dim": 8, "sliding_window": 4}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    monkeypatch.setitem(CONFIGS, "gpt-oss", lambda: GptOssConfig(**config, layer_types=kinds, rope_parameters=rope))
+    model, clean, corrupted = tiny("gpt-oss"), CLEAN[1:, :5], CORRUPTED[1:, :5]
+    assert model.layers[0].self_attn.sinks.abs().max() > 0.01
+    for site in ("resid_pre", "resid_mid", "attn_out"):
+        sweep = patching_sweep(model, clean, corrupted, metric=_difference, site=site)
+        expected = _naive_by_layer(model, clean, corrupted, site, "denoising")
+        torch.testing.assert_close(sweep.effects, expected, rtol=1e-5, atol=1e-5)
+    by_head = head_sweep(model, clean, corrupted, metric=_difference).effects
+    torch.testing.assert_close(by_head, _naive_heads(model, clean, corrupted), rtol=1e-5, atol=1e-5)
 
 
 def test_a_site_that_is_not_there_is_refused(tiny):

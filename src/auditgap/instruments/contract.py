@@ -27,13 +27,19 @@ from auditgap.records import Card, Digest, Record, Result
 __all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
 
 
+DATA_ROLE = "data:"
+"""Begins the role of a reference that is a data file and no other subject."""
+
+
 class Instrument(Record):
     """Abstract: a frozen configuration that can measure. Subclasses are final."""
 
     card: ClassVar[Card]
 
     def references(self) -> dict[str, Digest]:
-        """Digests of other subjects that the configuration names, by role; registered, and checked again before the run.
+        """Digests of what else the configuration names, by role: subjects (`base`) and data (`data:pairs`).
+
+        They are registered, and checked again before the run.
 
         Raises:
             SubjectError: one of them cannot be opened.

@@ -1,5 +1,6 @@
-"""Pairs of prompts made ready for patching, single patches at chosen places, and the statistics of a grid of effects."""
+"""Pairs of prompts made ready for patching, and the statistics of a grid of effects."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -12,24 +13,22 @@ from torch import Tensor
 
 from auditgap.data import PairRow, PairSet, Split
 from auditgap.errors import DataError
-from auditgap.models import Edit, Model, capture_tokens, editing, next_logits, patching_sweep, token_id, tokenize
-from auditgap.models.patch import Direction, PatchSite
+from auditgap.models import Model, token_id, tokenize
+from auditgap.models.patch import Direction
 from auditgap.stats import max_statistic_p
 
 __all__ = [
     "Columns",
     "Pairs",
-    "Patch",
-    "Reading",
-    "Runs",
     "align",
     "best_cell",
+    "cell_interval",
+    "elsewhere",
     "group_means",
-    "mean_elsewhere",
     "n_same_conclusion",
+    "random_site_p",
     "read_pairs",
     "sign_flip_p",
-    "sweep",
 ]
 
 
@@ -112,16 +111,38 @@ def n_same_conclusion(
     return int(((drawn >= min_effect) == (truth >= min_effect)).sum())
 
 
-def mean_elsewhere(
-    cells: Sequence[Float[np.ndarray, " _"]], first: Sequence[int], positions: Int[np.ndarray, " pair"]
-) -> Float[np.ndarray, " pair"]:
-    """The mean effect over a layer's other positions from the first difference on: what a random one would give; NaN if none."""
-    found = np.full(len(cells), np.nan)
-    for row, effects in enumerate(cells):
-        rest = np.delete(effects, positions[row])[first[row] :]
-        if len(rest):
-            found[row] = rest.mean()
-    return found
+def elsewhere(effects: Float[np.ndarray, "head pos"], *, first: int, head: int, position: int) -> Float[np.ndarray, " site"]:
+    """The effects at a layer's other sites from the first difference on: other positions, and other heads of any position."""
+    others = np.ones(effects.shape, dtype=bool)
+    others[:, :first] = False
+    others[head, position] = False
+    return effects[others]
+
+
+def random_site_p(
+    at_locus: Float[np.ndarray, "way pair"],
+    others: Sequence[Float[np.ndarray, "way _"]],
+    *,
+    n_draws: int,
+    seed: int,
+) -> float:
+    """How often random sites, one of each pair's `others`, do as well in their weaker way; NaN if there are none."""
+    used = [row for row, sites in enumerate(others) if sites.shape[1]]
+    if not used:
+        return math.nan
+    rng = np.random.default_rng(seed)
+    total = sum(others[row][:, rng.integers(others[row].shape[1], size=n_draws)] for row in used)
+    observed = at_locus[:, used].mean(axis=1).min()
+    return max_statistic_p(float(observed), np.min(total / len(used), axis=0))
+
+
+def cell_interval(
+    effects: Float[np.ndarray, "group cell"], *, n_resamples: int, seed: int, level: float = 0.95
+) -> Float[np.ndarray, "2 cell"]:
+    """Low and high end of each cell's mean, groups resampled; each cell on its own, not the grid as a whole."""
+    n = len(effects)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+    return np.quantile(weights @ effects, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 class Pairs(NamedTuple):
@@ -210,104 +231,3 @@ def read_pairs(model: Model, data: PairSet) -> Pairs:
     rows, clean, corrupted = ([item[part] for item in encoded] for part in range(3))
     answer, foil = (torch.tensor([ids[getattr(row, role)] for row in rows]) for role in ("answer", "foil"))
     return Pairs(tuple(rows), clean, corrupted, answer, foil)
-
-
-class Reading(NamedTuple):
-    """What is kept of the next-token logits of one run of every pair."""
-
-    answer: Float[np.ndarray, " pair"]
-    foil: Float[np.ndarray, " pair"]
-    total: Float[np.ndarray, " pair"]
-    """logsumexp over the vocabulary."""
-
-    @property
-    def logit_diff(self) -> Float[np.ndarray, " pair"]:
-        """Logit of the answer less that of the foil."""
-        return self.answer - self.foil
-
-    @property
-    def log_prob(self) -> Float[np.ndarray, " pair"]:
-        """Log-probability of the answer, in nats."""
-        return self.answer - self.total
-
-    def max_change(self, other: "Reading") -> float:
-        """The largest difference from another run, in logits."""
-        return float(np.abs(np.array(self) - np.array(other)).max())
-
-
-class Patch(NamedTuple):
-    """One vector for each pair, to be put at one position of one site."""
-
-    site: str
-    """e.g. `resid_pre.3`."""
-    positions: Int[np.ndarray, " pair"]
-    values: Float[Tensor, "pair d_model"]
-
-
-class Runs(NamedTuple):
-    """Runs of one prompt of every pair, one patch at a time: the plain way, to which the sweep is held."""
-
-    model: Model
-    pairs: Pairs
-    batch_size: int
-
-    def vectors(self, prompts: Sequence[str], site: str, positions: Int[np.ndarray, " pair"]) -> Float[Tensor, "pair d_model"]:
-        """The activation at each pair's position."""
-        found: dict[int, Tensor] = {}
-        for rows in self.pairs.by_length(self.batch_size):
-            x = capture_tokens(self.model, tokenize(self.model, [prompts[row] for row in rows]), [site])[site]
-            found |= zip(rows, x[torch.arange(len(rows)), torch.from_numpy(positions[rows])], strict=True)
-        return torch.stack([found[row] for row in range(len(prompts))])
-
-    def read(self, prompts: Sequence[str], patch: Patch | None = None) -> Reading:
-        """The next token of each run, untouched or patched, in batches of the same shape: no change is no difference."""
-        found: dict[int, Tensor] = {}
-        for rows in self.pairs.by_length(self.batch_size):
-            with editing(self.model, {patch.site: _put(patch, rows)} if patch else {}):
-                logits = next_logits(self.model, [prompts[row] for row in rows], batch_size=len(rows)).double()
-            every = torch.arange(len(rows))
-            answer, foil = logits[every, self.pairs.answer[rows]], logits[every, self.pairs.foil[rows]]
-            found |= zip(rows, torch.stack([answer, foil, logits.logsumexp(-1)], dim=1), strict=True)
-        answer, foil, total = torch.stack([found[row] for row in range(len(prompts))]).numpy().T
-        return Reading(answer, foil, total)
-
-
-def sweep(
-    model: Model, pairs: Pairs, *, site: PatchSite, direction: Direction, max_rows: int
-) -> list[Float[np.ndarray, "layer _"]]:
-    """Effect of patching each layer and position of each pair, as a share of the pair's gap: 1 restores or destroys all of it."""
-    found: dict[int, NDArray[np.float64]] = {}
-    for rows in pairs.by_length(len(pairs.rows)):
-        batch = pairs.take(rows)
-        answer, foil = batch.answer.to(model.device), batch.foil.to(model.device)
-
-        def metric(
-            logits: Float[Tensor, "row vocab"], pair: Int[Tensor, " row"], answer: Tensor = answer, foil: Tensor = foil
-        ) -> Float[Tensor, " row"]:
-            every = torch.arange(len(pair), device=pair.device)
-            return logits[every, answer[pair]] - logits[every, foil[pair]]
-
-        raw = patching_sweep(
-            model,
-            torch.stack(batch.clean),
-            torch.stack(batch.corrupted),
-            metric=metric,
-            site=site,
-            direction=direction,
-            max_rows=max(max_rows, model.n_layers),
-        )
-        patched, clean, corrupted = raw.effects.double(), *(x.double()[:, None, None] for x in (raw.clean, raw.corrupted))
-        effects = (patched - corrupted if direction == "denoising" else clean - patched) / (clean - corrupted)
-        found |= zip(rows, effects.numpy(), strict=True)
-    return [found[row] for row in range(len(pairs.rows))]
-
-
-def _put(patch: Patch, rows: list[int]) -> Edit:
-    at, values = torch.from_numpy(patch.positions[rows]), patch.values[rows]
-
-    def edit(x: Tensor) -> Tensor:
-        patched = x.clone()
-        patched[torch.arange(len(rows)), at] = values.to(x.device, x.dtype)
-        return patched
-
-    return edit

@@ -12,7 +12,7 @@ Source: N. Nanda (2023), attribution patching; J. Kramar et al., AtP*, arXiv:240
 found and judged on different groups, the blind sample, the paired halves, the intervals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -21,7 +21,7 @@ from pydantic import Field
 from auditgap.data import Dataset, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
-from auditgap.instruments.mechanistic.attribution_patching.agreement import halves, random_ranking_p, top, upper_bounds
+from auditgap.instruments.mechanistic.attribution_patching.agreement import halves, top, upper_bounds
 from auditgap.instruments.mechanistic.attribution_patching.estimate import Method, estimate
 from auditgap.instruments.mechanistic.attribution_patching.exact import Patcher
 from auditgap.instruments.mechanistic.attribution_patching.findings import (
@@ -30,25 +30,24 @@ from auditgap.instruments.mechanistic.attribution_patching.findings import (
     curves,
     found_again,
     grids,
+    largest_difference,
     missed_effect,
     missed_rate,
     samples,
 )
+from auditgap.instruments.mechanistic.attribution_patching.judgement import controls, properties, summary, verdict
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, available
-from auditgap.instruments.patching.pairs import Pairs, Runs, align, read_pairs
+from auditgap.instruments.patching.locus import computed
+from auditgap.instruments.patching.pairs import Pairs, align, read_pairs
+from auditgap.instruments.patching.runs import Runs
 from auditgap.models import Model
 from auditgap.models.patch import Direction
-from auditgap.records import Control, Interval, Measured, Measurement, ModelAccess, NotMeasured, Number, Property, Result, Verdict
+from auditgap.records import Measured, Measurement, ModelAccess, NotMeasured, Number, Result
 from auditgap.stats import flip_rate, group_rate
 
 __all__ = ["AttributionPatching"]
 
 METHODS: tuple[Method, ...] = ("atp", "atp*", "integrated-gradients")
-ALPHA = 0.05
-MIN_SHOWN = 0.5  # share of pairs that must show the behaviour
-MAX_NOISE = 1e-3  # of the gap, where a patch changes nothing
-MAX_DISAGREEMENT = 0.01  # of the gap; float32 leaves about 1e-5
-MAX_INCOMPLETE = 0.1
 
 
 @instrument(
@@ -122,7 +121,7 @@ class AttributionPatching(Instrument):
         model.sites.check(f"resid_pre.{layer}" for layer in self.layers)
         every = read_pairs(model, data)
         runs = Runs(model, every, self.batch_size)
-        clean, corrupted = (runs.read(every.prompts(role)).logit_diff for role in ("clean", "corrupted"))
+        clean, corrupted = (runs.read(prompts).logit_diff for prompts in (every.clean, every.corrupted))
         shown = clean - corrupted >= self.min_gap
         kept = np.flatnonzero(shown).tolist()
         pairs, clean, corrupted = every.take(kept), clean[kept], corrupted[kept]
@@ -194,26 +193,28 @@ class AttributionPatching(Instrument):
                     "Logit difference, clean less corrupted.",
                 ),
                 _shown(shown, every.groups, self.min_gap),
-                _number("nodes", float(len(nodes)), "count", groups, "Nodes that were scored."),
+                computed("nodes", float(len(nodes)), "count", groups, "Nodes that were scored."),
                 *(NotMeasured(name=f"nodes.{kind}", reason=why) for kind, why in absent.items()),
             )
         }
         comparable = [i for i, node in enumerate(nodes) if node.kind not in ("q", "k") and i in set(patched.tolist())]
-        controls = self._controls(
+        checks = controls(
             by_name,
             own=float(np.abs(patcher.each([nodes[i] for i in mine], chosen[:2], own=True)).max()),
-            difference=_largest_difference(swept, verified, [test.index(row) for row in chosen], comparable),
+            difference=largest_difference(swept, verified, [test.index(row) for row in chosen], comparable),
             n_nodes=len(nodes),
+            top_k=self.top_k,
+            min_effect=self.min_effect,
         )
         conclusions = {
             method: not (verified.sizes[verified.outside(its)] >= self.min_effect).any() for method, its in found.items()
         }
         return Result(
             measurements=tuple(by_name.values()),
-            controls=controls,
-            properties=self._properties(controls, agree=len(set(conclusions.values())) == 1),
-            verdict=self._verdict(by_name, controls),
-            summary=self._summary(by_name, len(nodes)),
+            controls=checks,
+            properties=properties(checks, agree=len(set(conclusions.values())) == 1),
+            verdict=verdict(by_name, checks, min_effect=self.min_effect),
+            summary=summary(by_name, n_nodes=len(nodes), method=self.method, top_k=self.top_k),
             figures=(
                 curves(swept, estimates[self.method].scores(np.array(chosen)), min_effect=self.min_effect),
                 *grids(swept, layout),
@@ -234,122 +235,11 @@ class AttributionPatching(Instrument):
                     "min_gap"
                 )
 
-    def _controls(
-        self, measured: Mapping[str, Measurement], *, own: float, difference: float | None, n_nodes: int
-    ) -> tuple[Control, ...]:
-        shown, completeness, same, blind = (
-            measured[name] for name in ("pairs.with_gap", "completeness", "recall.top_k", "missed.rate")
-        )
-        n = measured["nodes"].n if isinstance(measured["nodes"], Measured) else 0
-        hits = round(same.value * self.top_k) if isinstance(same, Measured) else 0
-        p = random_ranking_p(hits, k=self.top_k, n_nodes=n_nodes)
-        whole = isinstance(completeness, Measured) and abs(completeness.value - 1) <= MAX_INCOMPLETE
-        compared: Measurement = NotMeasured(name="sweep_minus_single", reason="queries and keys have no one-pass sweep")
-        if difference is not None:
-            compared = _number(
-                "sweep_minus_single", difference, "ratio", n, "Largest difference of any node and pair, of the gap."
-            )
-        about = "Chance that as many nodes drawn blindly hold as much of the true top_k."
-        return (
-            Control(
-                name="identity-patch",
-                passed=own <= MAX_NOISE,
-                observed=_number("max_change", own, "ratio", n, "Largest effect of patching a found node with its own vector."),
-                expected=f"no change: at most {MAX_NOISE:g} of the gap",
-            ),
-            Control(
-                name="sweep-agreement",
-                passed=difference is not None and difference <= MAX_DISAGREEMENT,
-                observed=compared,
-                expected=f"single patched runs agree with the sweep to {MAX_DISAGREEMENT:g} of the gap",
-                fatal=difference is not None,
-            ),
-            Control(
-                name="behaviour-present",
-                passed=isinstance(shown, Measured) and shown.value >= MIN_SHOWN,
-                observed=shown,
-                expected=f"at least {MIN_SHOWN:.0%} of the pairs have the gap",
-                fatal=False,
-            ),
-            Control(
-                name="completeness",
-                passed=whole,
-                observed=completeness,
-                expected=f"integrated gradients explain the gap: within {MAX_INCOMPLETE:g} of 1",
-                fatal=False,
-            ),
-            Control(
-                name="random-ranking",
-                passed=p <= ALPHA,
-                observed=_number("p.random_ranking", p, "p", n, about),
-                expected=f"p <= {ALPHA} against nodes drawn blindly",
-                fatal=False,
-            ),
-            Control(
-                name="blind-sample",
-                passed=isinstance(blind, Measured) and blind.value == 0,
-                observed=blind,
-                expected=f"none of the nodes drawn blindly and not found reaches {self.min_effect:g}",
-                fatal=False,
-            ),
-        )
-
-    def _verdict(self, measured: Mapping[str, Measurement], controls: Sequence[Control]) -> Verdict:
-        failed = [control for control in controls if not control.passed]
-        miss = measured["missed.effect"]
-        if any(control.fatal for control in failed):
-            return "invalid"
-        if not isinstance(miss, Measured) or "behaviour-present" in {control.name for control in failed}:
-            return "inconclusive"
-        if miss.value >= self.min_effect:
-            return "refuted"
-        return "supported" if miss.interval.high < self.min_effect else "inconclusive"
-
-    def _properties(self, controls: Sequence[Control], *, agree: bool) -> tuple[Property, ...]:
-        if any(control.fatal and not control.passed for control in controls):
-            return ()
-        passed = {control.name for control in controls if control.passed}
-        shown: dict[Property, bool] = {
-            "intervention": True,
-            "consistency": agree,
-            "held-out": True,
-            "random-baseline": "random-ranking" in passed,
-        }
-        return tuple(name for name, holds in shown.items() if holds)
-
-    def _summary(self, measured: Mapping[str, Measurement], n_nodes: int) -> str:
-        miss, same = measured["missed.effect"], measured["recall.top_k"]
-        missed = (
-            f"outside of them the largest exact effect seen on held-out pairs was {miss.value:.1%} of the gap, and it is at most "
-            f"{miss.interval.high:.1%} (one-sided 95 %, if effects add up on average)"
-            if isinstance(miss, Measured)
-            else f"what was missed is not known: {miss.reason}"
-        )
-        on_same = (
-            f"; on the same pairs it ranks {same.value:.0%} [{same.interval.low:.0%}, {same.interval.high:.0%}] of the true top "
-            f"{self.top_k} that high"
-            if isinstance(same, Measured)
-            else ""
-        )
-        return f"Of {n_nodes} nodes, {self.method} picked {self.top_k}; {missed}{on_same}."
-
 
 def _one_per_group(pairs: Pairs, rows: Sequence[int], rng: np.random.Generator) -> list[int]:
     """A pair of each group, groups in random order."""
     by_group = {pairs.groups[row]: row for row in rng.permutation(rows).tolist()}
     return list(by_group.values())
-
-
-def _largest_difference(swept: Exact, verified: Exact, rows: list[int], nodes: list[int]) -> float | None:
-    """Between the sweep and single patched runs, over the pairs and nodes that both have; None if there are none."""
-    if not nodes:
-        return None
-    columns = np.searchsorted(verified.nodes, nodes)
-    return float(np.abs(swept.effects[:, nodes] - verified.effects[rows][:, columns]).max())
-
-
-def _number(name: str, value: float, unit: str, n: int, about: str) -> Measured:
-    return Measured(name=name, value=value, unit=unit, n=n, interval=Interval.exact(value), about=about)
 
 
 def _shown(shown: np.ndarray, groups: Sequence[str], min_gap: float) -> Measured:

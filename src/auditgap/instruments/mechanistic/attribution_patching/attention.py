@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from auditgap.errors import SiteError
+from auditgap.instruments.patching.runs import unpadded
 from auditgap.models import Model
 from auditgap.models.generate import final_logits
 from auditgap.models.hooks import visiting
-from auditgap.models.tokens import Tokens
 
-__all__ = ["Attention", "Visit", "attending", "key_effects", "query_effects", "read_attention", "unpadded"]
+__all__ = ["Attention", "Visit", "attending", "key_effects", "query_effects", "read_attention"]
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest difference of the recomputed `z`, relative to its largest entry; 5e-2 in half precision."""
@@ -130,13 +130,6 @@ def read_attention(model: Model, input_ids: Int[Tensor, "row pos"]) -> list[Atte
         if recomputed.shape != z[layer].shape or not (recomputed - z[layer]).abs().max() <= tolerance * z[layer].abs().max():
             raise SiteError(f"{who}: attention of layer {layer}, recomputed from its queries and keys, is not what it passes on")
     return found
-
-
-def unpadded(model: Model, input_ids: Int[Tensor, "row pos"]) -> Tokens:
-    """A batch whose rows are of one length."""
-    ids = input_ids.to(model.device)
-    mask = torch.ones_like(ids)
-    return Tokens(ids, mask, mask.cumsum(-1) - 1)
 
 
 def _attention(model: Model, call: _Call) -> Attention:

@@ -24,10 +24,10 @@ from auditgap.instruments.mechanistic.attribution_patching.attention import (
     key_effects,
     query_effects,
     read_attention,
-    unpadded,
 )
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, logit_difference
 from auditgap.instruments.patching.pairs import Pairs
+from auditgap.instruments.patching.runs import unpadded
 from auditgap.models import Model, capture_tokens
 from auditgap.models.gradients import integrated_gradients, site_gradients
 from auditgap.models.patch import Direction

@@ -17,10 +17,10 @@ from auditgap.instruments.mechanistic.attribution_patching.attention import (
     Visit,
     attending,
     read_attention,
-    unpadded,
 )
 from auditgap.instruments.mechanistic.attribution_patching.nodes import Kind, Layout, Node, logit_difference
 from auditgap.instruments.patching.pairs import Pairs
+from auditgap.instruments.patching.runs import unpadded
 from auditgap.models import Edit, Model, capture_tokens, editing, head_sweep, patching_sweep
 from auditgap.models.generate import final_logits
 from auditgap.models.patch import Direction, PatchSite

@@ -13,7 +13,17 @@ from auditgap.instruments.patching.pairs import Pairs
 from auditgap.records import Curve, Grid, Interval, Measured, Measurement, NotMeasured, Sample
 from auditgap.stats import clopper_pearson, cluster_bootstrap
 
-__all__ = ["Exact", "agreement", "curves", "found_again", "grids", "missed_effect", "missed_rate", "samples"]
+__all__ = [
+    "Exact",
+    "agreement",
+    "curves",
+    "found_again",
+    "grids",
+    "largest_difference",
+    "missed_effect",
+    "missed_rate",
+    "samples",
+]
 
 LEVEL = 0.95
 N_SAMPLES = 3
@@ -134,6 +144,14 @@ def found_again(swept: Exact, verified: Exact, found: Int[np.ndarray, " found"],
             f"Share of the nodes with an exact effect of at least {min_effect:g}, on the swept pairs, that were found on train.",
         ),
     )
+
+
+def largest_difference(swept: Exact, verified: Exact, rows: list[int], nodes: list[int]) -> float | None:
+    """Between the sweep and single patched runs, over the pairs and nodes that both have; None if there are none."""
+    if not nodes:
+        return None
+    columns = np.searchsorted(verified.nodes, nodes)
+    return float(np.abs(swept.effects[:, nodes] - verified.effects[rows][:, columns]).max())
 
 
 def curves(swept: Exact, scores: Float[np.ndarray, " node"], *, min_effect: float) -> Curve:
