@@ -23,7 +23,7 @@ from auditgap.policy import Policy, load_policy
 from auditgap.records import Assessment, Decision, Digest, Evidence, Subject, now
 from auditgap.report import Audit, render_html, render_markdown
 
-__all__ = ["Outcome", "assess", "check", "conclude", "gap", "gate", "view", "write_report"]
+__all__ = ["Outcome", "assess", "check", "conclude", "gap", "gate", "renewals", "view", "write_report"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,8 @@ def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks:
     """One assessment per claim, then one per requirement and presupposed claim of each framework."""
     check(claims=claims, frameworks=frameworks)
     known, today, judged = governance.claims(), now().date(), _judged(store, subject)
-    licences = governance.licences()
+    versions = {j.evidence.instrument: j.evidence.version for j in judged}
+    licences = governance.with_power(governance.licences(), governance.shipped_calibration(), versions)
     found = [
         governance.assess_claim(known[c], judged, licences, subject=subject.digest(), today=today) for c in dict.fromkeys(claims)
     ]
@@ -91,6 +92,13 @@ def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks:
         for requirement in governance.framework(framework_id).requirements:
             found += governance.assess_requirement(requirement, known, judged, licences, subject=subject.digest(), today=today)
     return found
+
+
+def renewals(store: str | Path, *, subject: str | None = None) -> tuple[str, ...]:
+    """What to run because the power of an instrument was measured with another version than the subject's evidence."""
+    with Store.open(store, create=False) as opened:
+        versions = {e.record.instrument: e.record.version for e in _evidence(opened, _subject(opened, subject))}
+    return governance.outdated(governance.shipped_calibration(), versions)
 
 
 def check(*, claims: Sequence[str], frameworks: Sequence[str]) -> None:

@@ -55,6 +55,9 @@ def command(
         )
     with Store.open(Path(out) / "store") as store:
         digest = store.add_calibration(found)
+        envelope, public_key = store.signed(digest)
+    Path(out, "calibration.dsse.json").write_bytes(envelope)
+    Path(out, "calibration.pub").write_text(f"{public_key}\n", encoding="ascii")
     page = Path(out) / "power.md"
     cells = coverage(failure_modes().values(), [entry.id for entry in licences().instruments], found)
     page.write_text(render_power(found, cells), encoding="utf-8")

