@@ -21,7 +21,7 @@ STORIES = os.environ.get("AUDITGAP_SHARED_DATA", str(ROOT / ".." / "shared" / "d
 QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "activation-patching": ({"n_resamples": 200, "layers": [2, 3]}, PAIRS),
     "direction-test": ({"answers": [" she"], "foils": [" he"], "n_random": 19, "n_shuffled": 19, "n_resamples": 200}, CONTRAST),
-    "linear-probe": ({"layers": [2, 4], "n_permutations": 19, "n_resamples": 200}, CONTRAST),
+    "linear-probe": ({"layers": [2, 4], "strengths": [0.01], "n_permutations": 19, "n_resamples": 200}, CONTRAST),
     "attribution-graph": ({"n_nodes": 8, "n_random": 19, "n_resamples": 200, "batch_size": 256}, PAIRS),
     "attribution-patching": (
         {

@@ -63,7 +63,9 @@ def test_reducers(tiny):
         1: lambda x: x[1],
         -2: lambda x: x[-2],
     }
-    for positions, reduce in expected.items():
+    spans = [slice(-2, None), slice(None, 2), slice(1, -1), slice(-3, -1), slice(None), slice(0, 1)]
+    cases = [*expected.items(), *((span, lambda x, span=span: x[span].mean(0)) for span in spans)]
+    for positions, reduce in cases:
         found = capture(model, PROMPTS, [site], positions=positions)[site]
         torch.testing.assert_close(found, torch.stack([reduce(x) for x in rows]), rtol=1e-5, atol=1e-5)
 
@@ -155,6 +157,12 @@ def test_gradients_flow_through_inputs_embeds_under_hooks(tiny):
         (lambda m: capture(m, ["w1"], []), "expected at least one site"),
         (lambda m: capture(m, ["w1 w2", "w1"], ["resid_pre.0"], positions=2), "position 2 asked, prompt 1 has 2 tokens"),
         (lambda m: capture(m, ["w1"], ["resid_pre.0"], positions=-3), "position -3 asked, prompt 0 has 2 tokens"),
+        (
+            lambda m: capture(m, ["w1 w2", "w1"], ["resid_pre.0"], positions=slice(-3, None)),
+            "tokens -3: asked, prompt 1 has 2 tokens; choose a shorter span",
+        ),
+        (lambda m: capture(m, ["w1 w2"], ["resid_pre.0"], positions=slice(2, -1)), "tokens 2:-1 asked, prompt 0 has 3 tokens"),
+        (lambda m: capture(m, ["w1 w2"], ["resid_pre.0"], positions=slice(0, 3, 2)), "neighbouring tokens, got one with step 2"),
         (lambda m: capture(m, ["w1"], ["resid_pre.0"], batch_size=0), "expected a batch_size of at least 1, got 0"),
         (lambda m: capture(m, ["w1 " * 60], ["resid_pre.0"]), "prompt 0 has 61 tokens, the model's context holds 48"),
     ],

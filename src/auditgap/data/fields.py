@@ -14,9 +14,9 @@ __all__ = ["KEYS", "Draft", "Kind", "Pair", "read_row"]
 Kind = DataKind
 
 KEYS: Mapping[Kind, tuple[str, ...]] = {
-    "contrast": ("prompt", "messages", "label", "group", "split"),
+    "contrast": ("prompt", "messages", "label", "group", "split", "dataset"),
     "pairs": ("clean", "corrupted", "answer", "foil", "group", "split"),
-    "prompts": ("prompt", "messages", "label", "group", "split"),
+    "prompts": ("prompt", "messages", "label", "group", "split", "dataset"),
 }
 
 ROLES: tuple[Literal["system", "user", "assistant"], ...] = ("system", "user", "assistant")
@@ -40,6 +40,8 @@ class Draft(NamedTuple):
     """As written. It makes the strata; only a contrast set reads more into it."""
     group: str
     split: Split | None
+    dataset: str | None
+    """Where several data sets were joined, the one that the row comes from."""
 
 
 def read_row(document: Document, kind: Kind, problems: list[str]) -> Draft | None:
@@ -55,11 +57,12 @@ def read_row(document: Document, kind: Kind, problems: list[str]) -> Draft | Non
     label = _label(fields, found) if kind == "contrast" and not other else str(fields.get("label", ""))
     group = _text(fields, "group", found) if "group" in fields else None
     split = _split(fields["split"], found) if "split" in fields else None
+    dataset = _text(fields, "dataset", found) if "dataset" in fields else None
     if found or content is None or label is None:
         problems.append(f"line {document.line}: {'; '.join(found)}")
         return None
     prompt = content.clean if isinstance(content, Pair) else content
-    return Draft(document.line, content, label, group or default_group(prompt), split)
+    return Draft(document.line, content, label, group or default_group(prompt), split, dataset)
 
 
 def _other_kind(fields: Mapping[str, object], kind: Kind) -> Kind | None:

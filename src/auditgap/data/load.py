@@ -60,7 +60,9 @@ def load(source: str | Path, kind: Kind, *, seed: int = 0) -> Dataset:
     rows = list(zip(drafts, labels, splits, strict=True))
     if kind == "contrast":
         contrast = (
-            ContrastRow.model_validate({"prompt": draft.content, "label": label, "group": draft.group, "split": split})
+            ContrastRow.model_validate(
+                {"prompt": draft.content, "label": label, "group": draft.group, "split": split, "dataset": draft.dataset}
+            )
             for draft, label, split in rows
         )
         return ContrastSet(name=name, source=where, classes=classes, rows=tuple(contrast))

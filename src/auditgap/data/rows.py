@@ -68,6 +68,8 @@ class ContrastRow(_Row):
 
     prompt: Annotated[Prompt, Field(min_length=1)]
     label: Literal[0, 1]
+    dataset: Text | None = Field(default=None, exclude_if=lambda dataset: dataset is None)
+    """The data set that the row was taken from, where a file joins several; None if the file is one."""
 
 
 class PairRow(_Row):
@@ -143,6 +145,11 @@ class ContrastSet(_Set):
     def labels(self) -> NDArray[np.int64]:
         """The label of each row, 0 or 1."""
         return np.array([row.label for row in self.rows], dtype=np.int64)
+
+    @property
+    def datasets(self) -> list[str]:
+        """The names of the data sets that this one joins, sorted; none if no row names one."""
+        return sorted({row.dataset for row in self.rows if row.dataset is not None})
 
     def require_classes(self, *splits: Split, min_groups: int = 1) -> None:
         """Check that each of these splits holds both classes, each in at least `min_groups` groups.

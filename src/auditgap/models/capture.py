@@ -20,8 +20,9 @@ from auditgap.models.tokens import Tokens, batches, prompt_ids
 
 __all__ = ["Positions", "capture", "capture_tokens", "stream"]
 
-Positions = Literal["last", "mean", "max"] | int
-"""Which token speaks for the prompt: the last, the mean or elementwise maximum over all, or an index (negative: from the end)."""
+Positions = Literal["last", "mean", "max"] | int | slice
+"""Which token speaks for the prompt: the last, the mean or elementwise maximum over all, an index (negative: from the end), or
+the mean over a slice (`slice(-5, None)`: the last five)."""
 
 
 class _Stop(Exception):
@@ -67,14 +68,25 @@ def _rows(model: Model, prompts: Sequence[Prompt], sites: Sequence[str], positio
     if not sites:
         raise UsageError("expected at least one site, got none; list them with 'auditgap sites MODEL'")
     model.sites.check(sites)
-    if not isinstance(positions, int) and positions not in ("last", "mean", "max"):
-        raise UsageError(f"expected positions 'last', 'mean', 'max' or an index, got {positions!r}")
+    if not isinstance(positions, int | slice) and positions not in ("last", "mean", "max"):
+        raise UsageError(f"expected positions 'last', 'mean', 'max', an index or a slice, got {positions!r}")
+    if isinstance(positions, slice) and positions.step not in (None, 1):
+        raise UsageError(f"expected a slice of neighbouring tokens, got one with step {positions.step}")
     rows = prompt_ids(model, prompts)
-    if isinstance(positions, int):
-        for i, ids in enumerate(rows):
-            if not -len(ids) <= positions < len(ids):
-                raise UsageError(f"position {positions} asked, prompt {i} has {len(ids)} tokens")
+    for i, ids in enumerate(rows):
+        if isinstance(positions, int) and not -len(ids) <= positions < len(ids):
+            raise UsageError(f"position {positions} asked, prompt {i} has {len(ids)} tokens")
+        if isinstance(positions, slice):
+            _require_span(positions, i, len(ids))
     return rows
+
+
+def _require_span(span: slice, prompt: int, n_tokens: int) -> None:
+    """A slice that reaches past a prompt's ends would be another span for that prompt, so it is not cut short."""
+    ends = [end for end in (span.start, span.stop) if end is not None]
+    if any(not -n_tokens <= end <= n_tokens for end in ends) or not len(range(n_tokens)[span]):
+        asked = ":".join("" if end is None else str(end) for end in (span.start, span.stop))
+        raise UsageError(f"tokens {asked} asked, prompt {prompt} has {n_tokens} tokens; choose a shorter span or leave it out")
 
 
 def _reducer(positions: Positions, tokens: Tokens) -> Callable[[Tensor], Tensor]:
@@ -86,8 +98,18 @@ def _reducer(positions: Positions, tokens: Tokens) -> Callable[[Tensor], Tensor]
         return lambda x: x.float().masked_fill(~mask, 0.0).sum(1) / mask.sum(1)
     if positions == "max":
         return lambda x: x.masked_fill(~mask, float("-inf")).amax(1)
-    start = (~mask).sum(1)[:, 0] if positions >= 0 else tokens.input_ids.shape[1]
-    return lambda x: x[torch.arange(len(x), device=x.device), start + positions]
+    n_padding = (~mask).sum(1)  # every prompt ends in the last column
+    width = tokens.input_ids.shape[1]
+
+    def column(index: int) -> Tensor:
+        return n_padding + index if index >= 0 else torch.full_like(n_padding, width + index)
+
+    if isinstance(positions, int):
+        return lambda x: x[torch.arange(len(x), device=x.device), column(positions)[:, 0]]
+    first, end = column(positions.start or 0), width if positions.stop is None else column(positions.stop)
+    columns = torch.arange(width, device=mask.device)
+    inside = ((columns >= first) & (columns < end))[..., None]
+    return lambda x: x.float().masked_fill(~inside, 0.0).sum(1) / inside.sum(1)
 
 
 def _read(model: Model, tokens: Tokens, sites: Sequence[str], reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """What a probe's AUROC must be held against before it means anything. Each control answers one "but what if".
 
 What if the test rows were not new (`no_leakage`)? If searching wide enough always finds something (`search_null`)? If any
-direction would do (`random_direction`)? If any label could be read (`control_task`, `memorised`)? If the words alone give it
-away (`text_only`)? If it holds only on this kind of text (`out_of_distribution`)?
+direction would do (`random_direction`)? If any label could be read (`control_task`, `memorised`)? If it holds only on this kind
+of text (`out_of_distribution`)? What needs no trained model is in `baselines.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from auditgap.data import Split
-from auditgap.instruments.probing.probe import (
-    Fold,
-    Method,
-    Probe,
-    Search,
-    group_labels,
-    probe_directions,
-    random_direction_aurocs,
-    search,
-)
+from auditgap.instruments.probing.fits import Method, fit
+from auditgap.instruments.probing.probe import Fold, Probe, Search, group_labels, random_direction_aurocs
+from auditgap.instruments.probing.tokens import Tokens
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured
 from auditgap.stats import auroc, auroc_interval, cluster_bootstrap, group_rate, max_statistic_p
 
@@ -34,8 +27,6 @@ __all__ = [
     "out_of_distribution",
     "random_direction",
     "search_null",
-    "text_features",
-    "text_only",
 ]
 
 Folds = Mapping[Split, Fold]
@@ -43,7 +34,6 @@ ALPHA = 0.05
 N_CONTROL_TASKS = 20
 N_RANDOM_DRAWS = 99
 MIN_SEEN_GROUPS = 4
-TEXT_STRENGTHS = (1e-2, 1.0, 1e2)  # rows of a TF-IDF matrix have norm 1, not the square root of d
 
 
 def area_of(name: str, scores: Float[np.ndarray, " row"], fold: Fold, *, n_resamples: int, seed: int, about: str) -> Measured:
@@ -93,7 +83,7 @@ def search_null(found: Search) -> Control:
             unit="p",
             n=len(found.null_maxima),
             interval=Interval.exact(p),
-            about="Share of relabellings by group under which the whole search (layers, strengths) does as well on `val`.",
+            about="Share of relabellings by group under which the whole search (every place and strength) does as well on `val`.",
         ),
         expected=f"max-statistic p <= {ALPHA:g}",
         fatal=False,
@@ -128,8 +118,8 @@ def control_task(
     """Selectivity: accuracy minus that of the same fit on a label that means nothing, on the same held-out groups."""
     train, test, rng = folds["train"], folds["test"], np.random.default_rng([seed, 2])
     fitted, scored = (group_labels(fold.groups, n_labellings=N_CONTROL_TASKS, rng=rng) for fold in (train, test))
-    features = (train.features[probe.layer], test.features[probe.layer])
-    gain = correct - _hits(*features, fitted, scored, method=method, strength=probe.strength).mean(axis=0)
+    read = (train.at(probe.layer), test.at(probe.layer))
+    gain = correct - _hits(*read, fitted, scored, method=method, strength=probe.strength).mean(axis=0)
     selectivity = Measured(
         name="selectivity",
         value=float(gain.mean()),
@@ -161,8 +151,9 @@ def memorised(train: Fold, probe: Probe, *, method: Method, seed: int) -> Measur
             name=name, reason=f"{len(held)} groups of `train` have more than one row, {MIN_SEEN_GROUPS} are needed"
         )
     kept = np.setdiff1d(np.arange(len(groups)), held)
-    labels, features = group_labels(train.groups, n_labellings=N_CONTROL_TASKS, rng=rng), train.features[probe.layer]
-    hits = _hits(features[kept], features[held], labels[:, kept], labels[:, held], method=method, strength=probe.strength)
+    labels = group_labels(train.groups, n_labellings=N_CONTROL_TASKS, rng=rng)
+    read = (train.take(kept).at(probe.layer), train.take(held).at(probe.layer))
+    hits = _hits(*read, labels[:, kept], labels[:, held], method=method, strength=probe.strength)
     rate = group_rate(hits.mean(axis=0), groups[held].tolist())
     return Measured(
         name=name,
@@ -175,8 +166,8 @@ def memorised(train: Fold, probe: Probe, *, method: Method, seed: int) -> Measur
 
 
 def _hits(
-    fitted_on: Float[np.ndarray, "row d"],
-    scored_on: Float[np.ndarray, "held d"],
+    fitted_on: Float[np.ndarray, "row d"] | Tokens,
+    scored_on: Float[np.ndarray, "held d"] | Tokens,
     fitted: Int[np.ndarray, "labelling row"],
     scored: Int[np.ndarray, "labelling held"],
     *,
@@ -184,53 +175,15 @@ def _hits(
     strength: float,
 ) -> Float[np.ndarray, "labelling held"]:
     """1 where the probe of a labelling is right."""
-    weights, bias = probe_directions(fitted_on, fitted, method=method, strengths=[strength])
-    scores = weights[0] @ scored_on.T.astype(np.float64) + bias[0][:, None]
+    scores = fit(fitted_on, fitted, method=method, strengths=[strength]).scores(scored_on)[0]
     return ((scores > 0) == scored).astype(np.float64)
-
-
-def text_only(folds: Folds, scores: Float[np.ndarray, " row"], *, n_resamples: int, seed: int) -> Control:
-    """Does the probe see more than a classifier of the text alone, fitted and chosen on the same rows?"""
-    parts = [folds[split] for split in ("train", "val", "test")]
-    features = text_features(*(part.texts for part in parts))
-    train, val, test = (Fold(x[None], part.labels, part.groups) for x, part in zip(features, parts, strict=True))
-    found = search(train, val, strengths=TEXT_STRENGTHS, standardise=False, seed=seed)
-    baseline = found.probe.scores(test.features)
-    gain = cluster_bootstrap(
-        lambda rows: auroc(scores[rows], test.labels[rows]) - auroc(baseline[rows], test.labels[rows]),
-        test.groups,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-    return Control(
-        name="text-only",
-        passed=gain.low > 0,
-        observed=area_of("text_only.auroc", baseline, test, n_resamples=n_resamples, seed=seed, about="TF-IDF and length only"),
-        expected=f"probe above it, 95 % interval of the difference above 0 (it is {gain.low:+.2f} to {gain.high:+.2f})",
-        fatal=False,
-    )
-
-
-def text_features(train: Sequence[str], *others: Sequence[str]) -> list[Float[np.ndarray, "_ d"]]:
-    """TF-IDF of words and of pieces of words, and the length: what needs no model. Vocabulary and scale come from `train`."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # a second to import, and only this control needs it
-
-    words = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]", max_features=4096).fit(train)
-    pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=4096).fit(train)
-    lengths = np.log1p([len(text) for text in train])
-
-    def features(texts: Sequence[str]) -> Float[np.ndarray, "row d"]:
-        length = (np.log1p([len(text) for text in texts]) - lengths.mean()) / (lengths.std() or 1.0)
-        return np.column_stack([words.transform(texts).toarray(), pieces.transform(texts).toarray(), length])
-
-    return [features(texts) for texts in (train, *others)]
 
 
 def out_of_distribution(probe: Probe, ood: Fold, *, min_auroc: float, n_resamples: int, seed: int) -> Control:
     """Does the chosen probe read another kind of text as well?"""
     area: Measurement = NotMeasured(name="auroc.ood", reason="split 'ood' does not hold two groups and both classes")
     if len(np.unique(ood.labels)) == 2 and len(set(ood.groups)) > 1:
-        area = area_of("auroc.ood", probe.scores(ood.features), ood, n_resamples=n_resamples, seed=seed, about="on `ood`")
+        area = area_of("auroc.ood", probe.scores(ood), ood, n_resamples=n_resamples, seed=seed, about="on `ood`")
     return Control(
         name="out-of-distribution",
         passed=isinstance(area, Measured) and area.interval.low >= min_auroc,

@@ -24,7 +24,7 @@ from pydantic import Field
 from auditgap.data import SPLITS, ContrastSet, Dataset, Split, load
 from auditgap.data.rows import texts
 from auditgap.errors import CannotMeasure, UsageError
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import DATA_ROLE, Instrument, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.defection_probe.controls import (
     answer_word_swap,
     half_turned,
@@ -122,7 +122,7 @@ class DefectionProbe(Instrument):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     def references(self) -> dict[str, Digest]:
-        return {role: load(source, "contrast").ref().content for role, source in self._sources()}
+        return {f"{DATA_ROLE}{role}": load(source, "contrast").ref().content for role, source in self._sources()}
 
     def _sources(self) -> tuple[tuple[str, str], ...]:
         return ("pairs", self.pairs), ("irrelevant", self.irrelevant)
@@ -174,7 +174,7 @@ class DefectionProbe(Instrument):
             return self._meaningless(means_it, layers)
         found = search(direction, valid, folds, n_permutations=self.n_permutations, seed=seed)
         probe = found.probe
-        scores = probe.scores(test.features)
+        scores = probe.scores(test)
         area = area_of("auroc", scores, test, **draws, about=f"{classes[1]} against {classes[0]} on `test`")
         n_draws = self.n_permutations
         controls = (
@@ -234,12 +234,12 @@ class DefectionProbe(Instrument):
     def _flip_rate(self, pairs: Pairs, valid: Bool[np.ndarray, " layer"], chosen: int, folds: Folds, *, seed: int) -> Measured:
         """Whether the mean over layers, the middle layer or a direction that is not z-scored would have concluded otherwise."""
         test, raw = folds["test"], pairs.apart[:, ~pairs.held_out].mean(axis=1)
-        scores = np.stack([probe.scores(test.features) for probe in layer_probes(directions(pairs)[0], folds)])
+        scores = np.stack([probe.scores(test) for probe in layer_probes(directions(pairs)[0], folds)])
         specifications = {
             "chosen layer": scores[chosen],
             "mean of valid layers": scores[valid].mean(axis=0),
             "middle layer": scores[len(scores) // 2],
-            "not z-scored": layer_probes(raw, folds)[chosen].scores(test.features),
+            "not z-scored": layer_probes(raw, folds)[chosen].scores(test),
         }
         draws = {"n_resamples": self.n_resamples, "seed": seed}
         lows = {name: auroc_interval(x, test.labels, test.groups, **draws).low for name, x in specifications.items()}

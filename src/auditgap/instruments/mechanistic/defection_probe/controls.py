@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from auditgap.instruments.mechanistic.defection_probe.pairs import Pairs, consistency, directions
 from auditgap.instruments.mechanistic.defection_probe.scoring import layer_probes, shifts
 from auditgap.instruments.probing.controls import ALPHA, Folds, area_of
-from auditgap.instruments.probing.probe import Search, moments
+from auditgap.instruments.probing.fits import moments
+from auditgap.instruments.probing.probe import Search
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured
 from auditgap.stats import clopper_pearson, cluster_bootstrap, max_statistic_p
 
@@ -75,7 +76,7 @@ def answer_word_swap(pairs: Pairs, layer: int) -> Control:
 def irrelevant_pairs(control: Pairs, folds: Folds, scores: Float[np.ndarray, " row"], *, n_resamples: int, seed: int) -> Control:
     """Does the direction shift the prompts further than one made in the same way from irrelevant questions?"""
     direction, test = directions(control)[0], folds["test"]
-    other = layer_probes(direction, folds)[int(shifts(direction, folds).argmax())].scores(test.features)
+    other = layer_probes(direction, folds)[int(shifts(direction, folds).argmax())].scores(test)
     further = scores - other
 
     def gain(rows: np.ndarray) -> float:

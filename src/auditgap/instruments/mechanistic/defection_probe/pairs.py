@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from auditgap.data import ContrastRow, ContrastSet, Prompt
 from auditgap.data.rows import texts
 from auditgap.errors import CannotMeasure, DataError
-from auditgap.instruments.probing.probe import moments
+from auditgap.instruments.probing.fits import moments
 from auditgap.models import Model, capture
 
 __all__ = ["Pairs", "answer_of", "as_asked", "consistency", "directions", "read_pairs"]

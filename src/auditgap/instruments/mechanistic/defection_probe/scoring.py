@@ -55,7 +55,7 @@ def outlier_shares(probe: Probe, folds: Folds, *, max_fpr: float) -> tuple[Measu
     if n_groups < 1 / max_fpr:
         reason = f"{n_groups} groups of ordinary prompts in train and val, a threshold at {max_fpr:.0%} takes {1 / max_fpr:.0f}"
         return tuple(NotMeasured(name=name, reason=reason) for name in names)
-    beyond = probe.scores(test.features) > threshold_at_fpr(probe.scores(ordinary.features), max_fpr=max_fpr)
+    beyond = probe.scores(test) > threshold_at_fpr(probe.scores(ordinary), max_fpr=max_fpr)
     found = []
     for name, label in zip(names, (1, 0), strict=True):
         rows = np.flatnonzero(test.labels == label)

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from auditgap.data import PairRow
 from auditgap.errors import CannotMeasure, DataError
 from auditgap.instruments.mechanistic.sandbagging_probe.ridge import Found, Items
-from auditgap.instruments.probing.controls import ALPHA, text_features
+from auditgap.instruments.probing.baselines import text_features
+from auditgap.instruments.probing.controls import ALPHA
 from auditgap.instruments.two_choice import CHANCE
 from auditgap.records import Control, Interval, Measured, NotMeasured
 from auditgap.stats import cluster_bootstrap, group_rate, max_statistic_p

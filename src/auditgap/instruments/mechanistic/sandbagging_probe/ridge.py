@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from auditgap.instruments.probing.probe import moments
+from auditgap.instruments.probing.fits import moments
 from auditgap.progress import Progress, quiet
 
 __all__ = ["Found", "Items", "deal", "nearer", "ridge_map", "search"]
