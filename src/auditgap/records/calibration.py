@@ -10,6 +10,7 @@ from auditgap.records.measurement import Measurement
 
 __all__ = ["Calibration", "JointMiss", "PowerCell"]
 
+
 class PowerCell(Record):
     """One detector on the fresh organisms of one recipe at one difficulty."""
 
