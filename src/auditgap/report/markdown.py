@@ -3,17 +3,17 @@
 Every string of the audit is escaped, so that model output can neither become markup nor break a table.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from auditgap.records import Assessment, CriterionResult, Evidence, Measurement, Threshold
 from auditgap.report import charts, outline
 from auditgap.report.audit import Audit
 from auditgap.report.figures import describe
-from auditgap.report.numbers import duration, full, short, utc, visible
+from auditgap.report.markup import code, fenced, heading, table, text
+from auditgap.report.numbers import duration, full, short, utc
 from auditgap.report.words import AXIS, COMPARATOR, NO_DECISION, OUTCOME, STATUS, SUPPORT, TIER, VERDICT, fragility, level
 
-__all__ = ["render_markdown"]
+__all__ = ["number", "render_markdown"]
 
 
 def render_markdown(audit: Audit) -> str:
@@ -25,44 +25,44 @@ def render_markdown(audit: Audit) -> str:
 def _decision(audit: Audit) -> Iterator[str]:
     subject, decision = audit.subject, audit.decision
     said = OUTCOME[decision.outcome] if decision else NO_DECISION
-    yield f"# Audit report: {_text(subject.name)}"
+    yield f"# Audit report: {text(subject.name)}"
     yield ""
-    yield f"{_text(subject.architecture)}, {subject.n_parameters:,} parameters, {_text(subject.dtype)}."
-    yield f"Subject {_code(subject.digest())}."
+    yield f"{text(subject.architecture)}, {subject.n_parameters:,} parameters, {text(subject.dtype)}."
+    yield f"Subject {code(subject.digest())}."
     n = len(audit.evidence)
     yield f"Written {utc(audit.generated_at)} from {n} piece{'' if n == 1 else 's'} of signed evidence."
-    yield from _heading(2, f"Decision: {said.label}")
+    yield from heading(2, f"Decision: {said.label}")
     yield said.meaning
     yield from (f"\n**Warning.** {warning}" for warning in outline.warnings_about_decision(audit))
     if decision is None:
         return
-    yield from _heading(3, "Why")
+    yield from heading(3, "Why")
     for why in outline.reasons(audit):
-        yield f"- {f'**{_text(why.criterion)}**: ' if why.criterion else ''}{_text('; '.join(why.points))}"
-    yield from _heading(3, "Disclosed gaps")
+        yield f"- {f'**{text(why.criterion)}**: ' if why.criterion else ''}{text('; '.join(why.points))}"
+    yield from heading(3, "Disclosed gaps")
     yield from _list(decision.disclosed, "None disclosed.")
     if promised := outline.responses(audit):
-        yield from _heading(3, "What follows, as written before the run")
+        yield from heading(3, "What follows, as written before the run")
         for response, criteria in promised:
-            yield f"- {_text(response)} ({', '.join(f'{_text(c.id)}: {STATUS[c.status].label}' for c in criteria)})"
+            yield f"- {text(response)} ({', '.join(f'{text(c.id)}: {STATUS[c.status].label}' for c in criteria)})"
     yield ""
-    yield f"Decided {utc(decision.decided_at)}. Policy {_code(decision.policy)}."
-    yield f"Decision statement {_code(audit.decision_digest or 'none')}."
+    yield f"Decided {utc(decision.decided_at)}. Policy {code(decision.policy)}."
+    yield f"Decision statement {code(audit.decision_digest or 'none')}."
 
 
 def _criteria(audit: Audit) -> Iterator[str]:
-    yield from _heading(2, "Criteria")
+    yield from heading(2, "Criteria")
     if audit.decision is None:
         yield "No policy has been applied, so there are no criteria to show."
         return
     yield "A criterion is met only if the stated end of the interval clears the bar, not if the value alone does."
     yield "Missing evidence never passes.\n"
     columns = ("Result", "If not met", "Criterion", "Claim", "Bar", "Compared", "Value and interval", "Evidence", "Reason")
-    yield from _table(columns, (_criterion(audit, c) for c in outline.bars(audit)))
+    yield from table(columns, (_criterion(audit, c) for c in outline.bars(audit)))
     if checks := outline.checks(audit):
-        yield from _heading(3, "Claims that gate the decision")
-        found = ((STATUS[c.status].label, c.severity, _text(c.id), _text(c.reason), _text(c.response)) for c in checks)
-        yield from _table(("Result", "If not met", "Check", "Found", "Response"), found)
+        yield from heading(3, "Claims that gate the decision")
+        found = ((STATUS[c.status].label, c.severity, text(c.id), text(c.reason), text(c.response)) for c in checks)
+        yield from table(("Result", "If not met", "Check", "Found", "Response"), found)
 
 
 def _criterion(audit: Audit, c: CriterionResult) -> tuple[str, ...]:
@@ -71,27 +71,25 @@ def _criterion(audit: Audit, c: CriterionResult) -> tuple[str, ...]:
     return (
         STATUS[c.status].label,
         c.severity,
-        _text(c.id),
-        _text(c.claim),
+        text(c.id),
+        text(c.claim),
         "; ".join(map(_bar, bars)) or "none registered; see the reason",
         "; ".join(short(end) for end in ends if end is not None) or "nothing to compare",
-        _number(c.measurement) if c.measurement else f"no evidence: {_text(c.reason)}",
+        number(c.measurement) if c.measurement else f"no evidence: {text(c.reason)}",
         outline.label_of(audit, c.evidence) or ("not in this report" if c.evidence else "none"),
-        _text(c.reason),
+        text(c.reason),
     )
 
 
 def _claims(audit: Audit) -> Iterator[str]:
-    yield from _heading(2, "Claims")
+    yield from heading(2, "Claims")
     rows = outline.claim_rows(audit)
     if not rows:
         yield "No claim was assessed on its own."
     for row in rows:
-        yield from _heading(3, _text(row.claim.statement if row.claim else row.id))
-        kind = (
-            f"{row.claim.modality}, {row.claim.realm}; scope: {_text(row.claim.scope)}" if row.claim else "not in the catalogue"
-        )
-        yield f"{_code(row.id)} ({kind})\n"
+        yield from heading(3, text(row.claim.statement if row.claim else row.id))
+        kind = f"{row.claim.modality}, {row.claim.realm}; scope: {text(row.claim.scope)}" if row.claim else "not in the catalogue"
+        yield f"{code(row.id)} ({kind})\n"
         if row.assessment is None:
             yield "Not assessed: a criterion of the policy names this claim, and no assessment of it was stored."
         else:
@@ -102,50 +100,48 @@ def _assessment(audit: Audit, a: Assessment, digest: str | None) -> Iterator[str
     evidence = ", ".join(outline.label_of(audit, known) or "not in this report" for known in a.evidence) or "none"
     yield f"**{SUPPORT[a.support].label}**, tier {a.tier} of 5 ({TIER[a.tier].label}), evidence: {evidence}."
     yield f"{SUPPORT[a.support].meaning}\n"
-    yield f"Power: {_text(a.power)}\n"
+    yield f"Power: {text(a.power)}\n"
     bars = charts.gap_bars(a)
     columns = ("Axis", "Needs", "Had", "Execution gap (the team can close it)", "Structural gap (nobody can close it today)")
     rows = (
         (b.axis, b.required_words, b.achieved_words, f"{b.n_execution} {b.unit}s", f"{b.n_structural} {b.unit}s") for b in bars
     )
-    yield from _table(columns, rows) if bars else ("No particular access is required.",)
+    yield from table(columns, rows) if bars else ("No particular access is required.",)
     yield ""
-    yield from (
-        f"- Fragile ({_code(reason.code)}): {fragility(reason.code)} Found: {_text(reason.detail)}" for reason in a.fragile
-    )
-    yield f"\nAssessment statement {_code(digest or 'none')}"
+    yield from (f"- Fragile ({code(reason.code)}): {fragility(reason.code)} Found: {text(reason.detail)}" for reason in a.fragile)
+    yield f"\nAssessment statement {code(digest or 'none')}"
 
 
 def _requirements(audit: Audit) -> Iterator[str]:
-    yield from _heading(2, "Requirements")
+    yield from heading(2, "Requirements")
     frameworks = outline.framework_rows(audit)
     if not frameworks:
         yield "No requirement of any framework was assessed."
     for framework in frameworks:
-        yield from _heading(3, f"{_text(framework.name)} {_text(framework.edition)}".rstrip())
+        yield from heading(3, f"{text(framework.name)} {text(framework.edition)}".rstrip())
         hooked = [row for row in framework.rows if row.assessment.support != "no-hook"]
         for row in hooked:
             title = f"{row.requirement.text_ref}: {row.requirement.title}" if row.requirement else row.id
-            yield from _heading(4, _text(title))
+            yield from heading(4, text(title))
             if row.requirement:
-                yield f"{_code(row.id)}; source {row.requirement.verified}; {row.requirement.status}.\n"
+                yield f"{code(row.id)}; source {row.requirement.verified}; {row.requirement.status}.\n"
             yield from _assessment(audit, row.assessment, row.digest)
         if len(hooked) < len(framework.rows):
-            yield from _heading(4, "No hook")
+            yield from heading(4, "No hook")
             yield f"{SUPPORT['no-hook'].meaning}\n"
         for row in (row for row in framework.rows if row.assessment.support == "no-hook"):
             title = f"{row.requirement.text_ref}: {row.requirement.title}" if row.requirement else row.id
-            yield f"- {_text(title)}; assessment statement {_code(row.digest)}"
+            yield f"- {text(title)}; assessment statement {code(row.digest)}"
 
 
 def _evidence(audit: Audit) -> Iterator[str]:
-    yield from _heading(2, "Evidence")
+    yield from heading(2, "Evidence")
     if not audit.evidence:
         yield "The store held no evidence on this subject."
     for i, (digest, evidence) in enumerate(audit.evidence, 1):
-        yield from _heading(3, f"E{i} {_text(evidence.instrument)} ({_text(evidence.step)})")
+        yield from heading(3, f"E{i} {text(evidence.instrument)} ({text(evidence.step)})")
         yield from (f"**Warning.** {warning}\n" for warning in outline.warnings_about(audit, evidence))
-        yield f"{_text(evidence.result.summary)}\n"
+        yield f"{text(evidence.result.summary)}\n"
         yield f"Verdict: **{VERDICT[evidence.result.verdict].label}**. {VERDICT[evidence.result.verdict].meaning}"
         yield from _results(evidence)
         yield from _provenance(audit, digest, evidence)
@@ -153,79 +149,76 @@ def _evidence(audit: Audit) -> Iterator[str]:
 
 def _results(evidence: Evidence) -> Iterator[str]:
     result = evidence.result
-    yield from _heading(4, "Measurements")
+    yield from heading(4, "Measurements")
     rows = (*result.measurements, *((result.flip_rate,) if result.flip_rate else ()))
-    yield from _table(("Quantity", "Value and interval"), ((_code(m.name), _number(m)) for m in rows))
-    yield from _heading(4, "Controls")
-    outcomes = ((_code(c.name), _outcome(c.passed, c.fatal), _text(c.expected), _number(c.observed)) for c in result.controls)
-    yield from _table(("Control", "Outcome", "Expected", "Observed"), outcomes)
+    yield from table(("Quantity", "Value and interval"), ((code(m.name), number(m)) for m in rows))
+    yield from heading(4, "Controls")
+    outcomes = ((code(c.name), _outcome(c.passed, c.fatal), text(c.expected), number(c.observed)) for c in result.controls)
+    yield from table(("Control", "Outcome", "Expected", "Observed"), outcomes)
     if result.figures:
-        yield from _heading(4, "Figures, in words")
-        yield from (f"- {_text(describe(figure))}" for figure in result.figures)
+        yield from heading(4, "Figures, in words")
+        yield from (f"- {text(describe(figure))}" for figure in result.figures)
     if result.samples:
-        yield from _heading(4, "Samples")
+        yield from heading(4, "Samples")
         yield "Drawn at random by the run's seed. Model output is shown as it came and is never instructions."
     for sample in result.samples:
-        yield f"\nGiven\n\n{_fenced(sample.prompt)}\n\nWritten\n\n{_fenced(sample.output)}"
-        yield from (f"\n{_text(note)}" for note in [sample.note] if note)
+        yield f"\nGiven\n\n{fenced(sample.prompt)}\n\nWritten\n\n{fenced(sample.output)}"
+        yield from (f"\n{text(note)}" for note in [sample.note] if note)
 
 
 def _provenance(audit: Audit, digest: str, evidence: Evidence) -> Iterator[str]:
     registration, environment = outline.registration_of(audit, evidence), evidence.environment
-    yield from _heading(4, "What this evidence does not show")
+    yield from heading(4, "What this evidence does not show")
     yield from _list(evidence.non_claims, "The instrument declared no blind spot.")
-    yield from _heading(4, "Where it comes from")
+    yield from heading(4, "Where it comes from")
     if registration:
         lead = evidence.started_at - registration.registered_at
         order = "before" if lead.total_seconds() >= 0 else "after"
-        yield f"- Hypothesis: {_text(registration.card.hypothesis)}"
+        yield f"- Hypothesis: {text(registration.card.hypothesis)}"
         yield f"- Registered {utc(registration.registered_at)}, {duration(lead)} {order} the start; seed {registration.seed}"
-        yield f"- Settings: {', '.join(_code(f'{key} = {value!r}') for key, value in registration.config.items()) or 'defaults'}"
+        yield f"- Settings: {', '.join(code(f'{key} = {value!r}') for key, value in registration.config.items()) or 'defaults'}"
         yield from (
-            f"- Registered bar: {_code(t.measurement)} {_bar(t)}; if not met: {_text(t.response)}"
-            for t in registration.thresholds
+            f"- Registered bar: {code(t.measurement)} {_bar(t)}; if not met: {text(t.response)}" for t in registration.thresholds
         )
-        yield f"- Method: {registration.card.family}; source {_text(registration.card.citation)}"
+        yield f"- Method: {registration.card.family}; source {text(registration.card.citation)}"
         yield from (
-            f"- Data: {_text(d.name)}, {d.n_rows:,} rows, from {_text(d.source)}, {_code(d.content)}" for d in registration.data
+            f"- Data: {text(d.name)}, {d.n_rows:,} rows, from {text(d.source)}, {code(d.content)}" for d in registration.data
         )
     yield f"- Ran {utc(evidence.started_at)} to {utc(evidence.finished_at)}; valid until {evidence.expires}"
     yield f"- Access had: {'; '.join(f'{AXIS[axis]}: {level(axis, evidence.granted)}' for axis in AXIS)}"
     packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
     machine = f"Python {environment.python} on {environment.platform}; {environment.device}; {environment.dtype}"
-    yield f"- Environment: {_text(machine)}; {_text(packages)}"
-    yield f"- Evidence statement {_code(digest)}"
-    yield f"- Registration {_code(evidence.registration)}"
-    yield f"- Specification {_code(evidence.spec)}"
-    yield f"- Subject {_code(evidence.subject.digest())}"
+    yield f"- Environment: {text(machine)}; {text(packages)}"
+    yield f"- Evidence statement {code(digest)}"
+    yield f"- Registration {code(evidence.registration)}"
+    yield f"- Specification {code(evidence.spec)}"
+    yield f"- Subject {code(evidence.subject.digest())}"
 
 
 def _check(audit: Audit) -> Iterator[str]:
-    yield from _heading(2, "How to check this")
+    yield from heading(2, "How to check this")
     yield "This file is a rendering; the signed statements are the evidence. With the store or the bundle, run:\n"
     yield "    auditgap evidence verify BUNDLE\n    auditgap evidence verify --store STORE\n"
-    yield f"The ledger root printed there must be {_code(audit.root)}, over {audit.n_statements:,} statements,"
+    yield f"The ledger root printed there must be {code(audit.root)}, over {audit.n_statements:,} statements,"
     yield "as long as nothing was added after this report."
-    yield from _heading(3, "What this report does not show")
+    yield from heading(3, "What this report does not show")
     yield "- Behaviour of any other subject, or of this one with other prompts, tools, middleware or engine than those measured."
     yield "- Failure modes that no instrument here reaches: what was not looked for was not found."
-    yield from (
-        f"- {_text(name)}: {' '.join(_text(spot) for spot in spots)}" for name, spots in outline.non_claims(audit).items()
-    )
+    yield from (f"- {text(name)}: {' '.join(text(spot) for spot in spots)}" for name, spots in outline.non_claims(audit).items())
     if missing := outline.not_measured(audit):
-        yield from _heading(3, "Not measured")
-        yield from (f"- {m.evidence} {_code(m.name)}: {_text(m.reason)}" for m in missing)
+        yield from heading(3, "Not measured")
+        yield from (f"- {m.evidence} {code(m.name)}: {text(m.reason)}" for m in missing)
     yield "\nA documentation aid, not legal advice. Meeting a criterion here is not conformity with any law or standard."
 
 
-def _number(m: Measurement) -> str:
+def number(m: Measurement) -> str:
     if m.status == "not_measured":
-        return f"not measured: {_text(m.reason)}"
-    value = f"{short(m.value)} {_text(m.unit)}"
+        return f"not measured: {text(m.reason)}"
+    value = f"{short(m.value)} {text(m.unit)}"
     if m.interval.method == "exact":
         return f"{value} (computed: {full(m.value)}), n = {m.n:,}"
     interval = (
-        f"{short(m.interval.low)} to {short(m.interval.high)}; {short(100 * m.interval.level)} %, {_text(m.interval.method)}"
+        f"{short(m.interval.low)} to {short(m.interval.high)}; {short(100 * m.interval.level)} %, {text(m.interval.method)}"
     )
     return f"{value} ({interval}), n = {m.n:,}"
 
@@ -239,31 +232,5 @@ def _outcome(passed: bool, fatal: bool) -> str:
     return "passed" if passed else "failed" if fatal else "failed, bounds what may be said"
 
 
-def _heading(depth: int, text: str) -> tuple[str, str, str]:
-    return "", f"{'#' * depth} {text}", ""
-
-
 def _list(items: Iterable[str], none: str) -> list[str]:
-    return [f"- {_text(item)}" for item in items] or [none]
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{' --- |' * len(columns)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
-def _text(text: str) -> str:
-    return (
-        re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(visible(text).split())).replace("://", ":\\//").replace("&", "&amp;")
-    )
-
-
-def _code(text: str) -> str:
-    plain = " ".join(visible(text).split())
-    return f"`{plain}`" if not set("`|") & set(plain) else _text(plain)
-
-
-def _fenced(text: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    return f"{fence}text\n{visible(text)}\n{fence}"
+    return [f"- {text(item)}" for item in items] or [none]
