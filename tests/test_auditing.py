@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import auditgap
-from auditgap.auditing import measure, prepare
+from auditgap.auditing import granted, measure, prepare
 from auditgap.errors import DataError, PlanError, RegistrationError, StoreError, UsageError
 from auditgap.evidence import Store, verify
 from auditgap.models import Model, open_model
@@ -215,3 +215,13 @@ def test_an_instrument_that_cannot_measure_leaves_its_reason_and_the_rest_runs(m
     assert few.verdict == "inconclusive" and few.measurements[0].status == "not_measured"
     assert whole.verdict == "supported"
     assert verify(tmp_path / "s").ok
+
+
+@pytest.mark.parametrize(("role", "access"), [("base", "M6"), ("checkpoint@400", "M6"), ("control", "M5"), ("pairs", "M5")])
+def test_only_an_earlier_checkpoint_raises_the_access(model: Model, plan: Path, tmp_path: Path, role: str, access: str) -> None:
+    loaded = load_plan(plan)
+    with Store.open(tmp_path / "s") as store:
+        (prepared,) = prepare(model, loaded, store)
+        registration = prepared.registration.model_copy(update={"references": {role: "sha256:" + "0" * 64}})
+        had = granted(model, registration, loaded.terms(prepared.step), store, registration.registered_at)
+    assert had.model == access

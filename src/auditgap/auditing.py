@@ -25,7 +25,7 @@ from auditgap.data import Dataset, load
 from auditgap.errors import CannotMeasure, PlanError, RegistrationError
 from auditgap.evidence import Store, Stored
 from auditgap.instruments import Instrument, Progress, configure, quiet
-from auditgap.instruments.contract import DATA_ROLE
+from auditgap.instruments.contract import EARLIER_ROLES
 from auditgap.models import Model, open_model
 from auditgap.plan import LoadedPlan, Step, Terms, load_plan
 from auditgap.records import (
@@ -218,12 +218,12 @@ def not_measured(step: Step, reason: str) -> Result:
 def granted(model: Model, registration: Registration, terms: Terms, store: Store, at: dt.datetime) -> Access:
     """The access this audit really had, axis by axis.
 
-    `model` was measured when the subject was opened; it is M6 where the run also read another checkpoint. `information` counts
+    `model` was measured when the subject was opened; it is M6 where the run also read an earlier checkpoint. `information` counts
     documents that the plan found on disk. `time` is business days since the subject first appeared in the ledger. The rest is
     the floor: one deployed variant, bare model, self.
     """
-    subjects = {digest for role, digest in registration.references.items() if not role.startswith(DATA_ROLE)}
-    others = subjects - {registration.subject}
+    earlier = {digest for role, digest in registration.references.items() if role.partition("@")[0] in EARLIER_ROLES}
+    others = earlier - {registration.subject}
     first = min((s.record.registered_at for s in store.registrations() if s.record.subject == model.subject.digest()), default=at)
     return Access(
         model=ModelAccess.M6 if others and model.granted is ModelAccess.M5 else model.granted,

