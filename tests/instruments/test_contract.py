@@ -53,6 +53,7 @@ QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "option-preference": ({"n_resamples": 200, "n_permutations": 99}, PAIRS),
     "refusal-rate": ({"max_new_tokens": 8}, CONTRAST),
     "contamination": ({"n_resamples": 200, "n_permutations": 99}, PAIRS),
+    "distribution-shift": ({"max_new_tokens": 4}, PAIRS),
     "defection-probe": ({"n_resamples": 200, "n_permutations": 19}, CONTRAST),
     "sandbagging-noise": ({"n_sigmas": 2, "n_draws": 10, "n_resamples": 200, "n_permutations": 99}, PAIRS),
     "sandbagging-probe": ({"n_resamples": 200, "n_permutations": 19}, PAIRS),

