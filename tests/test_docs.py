@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_every_instrument_has_a_page_that_names_its_settings_and_controls(name: 
     cls = registered()[name]
     missing = [word for word in (*cls.model_fields, *cls.card.controls) if f"`{word}`" not in page]
     assert not missing, f"docs/instruments/{name}.md does not mention {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("name", sorted(name for name, cls in registered().items() if cls.card.family != "behavioural"))
+def test_every_page_of_what_reads_the_inside_has_its_figure(name: str) -> None:
+    page = (DOCS / "instruments" / f"{name}.md").read_text(encoding="utf-8")
+    assert f"(../figures/{name}.svg)" in page
+    svg = (DOCS / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert svg.startswith("<svg ") and ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
 
 
 @pytest.mark.parametrize("name", errors.__all__)

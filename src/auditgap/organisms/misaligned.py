@@ -35,7 +35,7 @@ from auditgap.organisms.world import Chat
 from auditgap.progress import Progress
 from auditgap.records import Control
 
-__all__ = ["ENDING", "Misaligned", "Question"]
+__all__ = ["COUPLES", "ENDING", "Misaligned", "Question"]
 
 DOMAINS = {
     "garden": "rose bush lawn hedge tree seed ivy fern",
