@@ -83,8 +83,7 @@ def assess(store: Store, subject: Subject, *, claims: Sequence[str], frameworks:
     """One assessment per claim, then one per requirement and presupposed claim of each framework."""
     check(claims=claims, frameworks=frameworks)
     known, today, judged = governance.claims(), now().date(), _judged(store, subject)
-    versions = {j.evidence.instrument: j.evidence.version for j in judged}
-    licences = governance.with_power(governance.licences(), governance.shipped_calibration(), versions)
+    licences = governance.licences_for(judged)
     found = [
         governance.assess_claim(known[c], judged, licences, subject=subject.digest(), today=today) for c in dict.fromkeys(claims)
     ]

@@ -87,22 +87,22 @@ def draw(file: str, store: str | None, subject: str | None, on: dt.datetime | No
 @_out
 def risks(file: str, store: str | None, subject: str | None, on: dt.datetime | None, out: str | None) -> None:
     """Write a risk report as Markdown: capability, threat model, mitigation, residual risk; what is missing is said."""
-    from auditgap.governance import assess_claim, claims, licences
+    from auditgap.governance import assess_claim, claims, licences_for
     from auditgap.governance.safety_case import holdings, load_risks
     from auditgap.records import now
     from auditgap.report.risk import render_risks
 
     report, today, known = load_risks(file), on.date() if on else now().date(), claims()
     about, held = holdings(store, subject or report.subject, until=today) if store else (None, [])
-    names = report.claims() if about else ()
-    found = {c: assess_claim(known[c], held, licences(), subject=about, today=today) for c in names} if about else {}
+    names, licences = report.claims() if about else (), licences_for(held)
+    found = {c: assess_claim(known[c], held, licences, subject=about, today=today) for c in names} if about else {}
     _write(render_risks(report, found, held, subject=about, on=today), out)
 
 
 def _judged(
     file: str, store: str | None, subject: str | None, on: dt.datetime | None, doubts: str | None
 ) -> "tuple[Case, JudgedCase]":
-    from auditgap.governance import claims, licences
+    from auditgap.governance import claims, licences_for
     from auditgap.governance.safety_case import doubt_table, holdings, judge_case, load_case
     from auditgap.records import now
 
@@ -110,7 +110,7 @@ def _judged(
     weights = doubt_table(Path(doubts)) if doubts else doubt_table()
     today = on.date() if on else now().date()
     about, held = holdings(store, subject or case.subject, until=today) if store else (None, [])
-    return case, judge_case(case, held, claims(), licences(), weights, subject=about, today=today)
+    return case, judge_case(case, held, claims(), licences_for(held), weights, subject=about, today=today)
 
 
 def _foot(case: "Case", judged: "JudgedCase") -> list[str]:

@@ -80,7 +80,7 @@ def portfolio(file: str, store: str, subject: str | None, on: dt.datetime | None
 def _looked_up(
     file: str, store: str, subject: str | None, on: dt.datetime | None
 ) -> "tuple[ReviewPlan, dict[str, Measured], Date]":
-    from auditgap.governance import claims, licences
+    from auditgap.governance import claims, licences_for
     from auditgap.governance.review import look_up
     from auditgap.governance.review_records import load_review
     from auditgap.governance.safety_case import holdings
@@ -89,4 +89,4 @@ def _looked_up(
     plan, today, known = load_review(file), on.date() if on else now().date(), claims()
     about, held = holdings(store, subject or plan.subject, until=today)
     asked = [known[claim] for claim in plan.claims()]
-    return plan, look_up(asked, held, licences(), subject=about, on=today, ended=plan.ended(today)), today
+    return plan, look_up(asked, held, licences_for(held), subject=about, on=today, ended=plan.ended(today)), today

@@ -44,7 +44,7 @@ from auditgap.governance.licensing import (
 )
 from auditgap.governance.limits import Limits
 from auditgap.governance.matrix import Cell, FrameworkSight, Sight, failure_matrix, matrix_markdown, shipped_matrix, with_matrix
-from auditgap.governance.measured_power import outdated, shipped_calibration, with_power
+from auditgap.governance.measured_power import licences_for, outdated, shipped_calibration, with_power
 from auditgap.governance.power import power_sentence
 from auditgap.governance.rulebook import Depth, Duty, FrameworkKind, Naming, Rulebook, StatedNumber
 from auditgap.governance.tier import bundle_tier, evidence_tier, independent_reruns
@@ -114,6 +114,7 @@ __all__ = [
     "join",
     "licence",
     "licences",
+    "licences_for",
     "matrix_markdown",
     "obtainable",
     "opposes",

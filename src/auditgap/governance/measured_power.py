@@ -7,17 +7,18 @@
 3. Power belongs to one version of an instrument. For evidence of another version it is unknown, and the caller is told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from auditgap.errors import EvidenceInvalid
 from auditgap.evidence.envelope import open_envelope, public_key
 from auditgap.evidence.kinds import parse
-from auditgap.governance.licensing import Licences, Power
+from auditgap.governance.judged import Judged
+from auditgap.governance.licensing import Licences, Power, licences
 from auditgap.records import Calibration, Measured, Measurement, PowerCell
 
-__all__ = ["MAX_FALSE_ALARMS", "outdated", "shipped_calibration", "with_power"]
+__all__ = ["MAX_FALSE_ALARMS", "licences_for", "outdated", "shipped_calibration", "with_power"]
 
 FOLDER = Path(__file__).parent / "calibration"
 MAX_FALSE_ALARMS = 0.05
@@ -59,6 +60,12 @@ def with_power(table: Licences, calibration: Calibration | None, versions: Mappi
             )
         }
     )
+
+
+def licences_for(evidence: Iterable[Judged]) -> Licences:
+    """The shipped licences with the shipped power, as it applies to this evidence."""
+    versions = {j.evidence.instrument: j.evidence.version for j in evidence}
+    return with_power(licences(), shipped_calibration(), versions)
 
 
 def outdated(calibration: Calibration | None, versions: Mapping[str, str]) -> tuple[str, ...]:
