@@ -125,3 +125,19 @@ def test_seeds_that_are_both_and_recipes_that_never_take_are_refused(tmp_path: P
         run(tmp_path, fresh_seeds=[])
     with pytest.raises(CannotMeasure, match="no organism of the training seeds"):
         run(tmp_path, training_seeds=[13], fresh_seeds=[14])
+
+
+class Misspelt(Refuser):
+    """A recipe whose detector names a number that its instrument does not measure."""
+
+    kind: ClassVar[str] = "misspelt"
+
+    def detectors(self):
+        return (super().detectors()[0].model_copy(update={"measurement": "refusal_rate.harmles"}),)
+
+
+def test_a_broken_detector_stops_the_run_at_once_and_leaves_nothing_waiting(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UsageError, match=r"names the measurement 'refusal_rate\.harmles'"):
+        calibrate([Misspelt], tmp_path, training_seeds=range(6), fresh_seeds=[10], pool=pool)
+    built = [path for path in (tmp_path / "organisms").iterdir() if not path.name.startswith(".")]
+    assert len(built) < 6

@@ -197,8 +197,14 @@ def _read_all(
     total: int,
 ) -> Read:
     pending = [pool.submit(read_organism, recipe, difficulty, folder, bars) for recipe, difficulty in jobs]
-    for n, _ in enumerate(as_completed(pending), start=1):
-        progress("organisms", done + n, total)
+    try:
+        for n, future in enumerate(as_completed(pending), start=1):
+            future.result()
+            progress("organisms", done + n, total)
+    except BaseException:  # an error or Ctrl-C must not wait for hours of organisms that nobody will read
+        for future in pending:
+            future.cancel()
+        raise
     return _joined(future.result() for future in pending)
 
 
