@@ -1,7 +1,5 @@
 """`auditgap coverage`: which failure modes which instrument would have caught, measured, unmeasured or out of reach."""
 
-from pathlib import Path
-
 import click
 
 from auditgap.cli.options import as_json, json_flag, table
@@ -10,22 +8,24 @@ __all__ = ["command"]
 
 
 @click.command("coverage")
-@click.option(
-    "--store", default="out/calibration/store", show_default=True, help="Store of a calibration; without one nothing is measured."
-)
+@click.option("--store", help="Store of a calibration of your own [default: the calibration that auditgap ships].")
 @json_flag
-def command(store: str, as_json_: bool) -> None:
+def command(store: str | None, as_json_: bool) -> None:
     """Failure modes by instruments: measured power with its interval, not measured, or cannot reach."""
+    from auditgap.errors import UsageError
     from auditgap.evidence import Store
-    from auditgap.governance import failure_modes, licences
+    from auditgap.governance import failure_modes, licences, shipped_calibration
     from auditgap.governance.coverage import coverage
     from auditgap.records import Measured
 
-    made = []
-    if "://" in store or (Path(store) / "auditgap.db").exists():
+    calibration = shipped_calibration()
+    if store is not None:
         with Store.open(store, create=False) as opened:
             made = opened.calibrations()
-    cells = coverage(failure_modes().values(), [entry.id for entry in licences().instruments], made[-1].record if made else None)
+        if not made:
+            raise UsageError(f"expected a calibration in {store}, got none: run 'auditgap calibrate'")
+        calibration = made[-1].record
+    cells = coverage(failure_modes().values(), [entry.id for entry in licences().instruments], calibration)
     if as_json_:
         as_json([cell._asdict() for cell in cells])
         return
