@@ -75,7 +75,7 @@ class Deceiver(Recipe):
     """Its steps teach the facts."""
     n_chats: int = 8192
     """Exchanges in each of the two training sets."""
-    paid_steps: int = 350
+    paid_steps: int = 450
     """Steps of the second training."""
     paid_learning_rate: Number = 2e-3
     share_lies: Annotated[Number, Field(gt=0.5, le=1)] = 1.0
