@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet $(TORCH) --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[measure]' --group dev --group peer
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[measure,release,monitor]' --group dev --group peer
 	touch $@
 
 check: setup  ## formatting, lint, types, import contracts

@@ -1,0 +1,116 @@
+"""The event stream of one run: calls, results, what each control said, and every fault that fired.
+
+One stream for all injection points. Arguments and results are kept as digests: what a call moved is read from the effect ledger,
+not from the transcript.
+"""
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from auditgap.records import Digest, Number, Record, canonical_json, digest_of
+
+__all__ = ["Event", "EventKind", "EventLog", "read_events"]
+
+EventKind = Literal[
+    "intent",
+    "call",
+    "result",
+    "list",
+    "control",
+    "approval",
+    "audit",
+    "redaction",
+    "rollback",
+    "monitor",
+    "model_request",
+    "model_response",
+    "reply",
+    "fault_fired",
+]
+
+
+class Event(Record):
+    """Something that happened in a run, seen from outside the agent."""
+
+    seq: int = Field(ge=0)
+    at_ms: Number
+    """Since the stream began."""
+    kind: EventKind
+    call_id: str | None = None
+    tool: str | None = None
+    server: str | None = None
+    name: str | None = None
+    """The control or fault that speaks."""
+    outcome: str | None = None
+    """What it said: `allowed`, `denied`, `ok`, `error`, ... or the kind of a fault."""
+    content: Digest | None = None
+    """Of the arguments, result or message in canonical form; the content itself is not kept."""
+    detail: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class EventLog:
+    """Collects events in order, from any thread; with a path, each is also a line of that file as soon as it happens."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._events: list[Event] = []
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._file = path.open("a", encoding="utf-8") if path else None
+
+    def add(
+        self,
+        kind: EventKind,
+        *,
+        call_id: str | None = None,
+        tool: str | None = None,
+        server: str | None = None,
+        name: str | None = None,
+        outcome: str | None = None,
+        content: JsonValue = None,
+        detail: dict[str, JsonValue] | None = None,
+    ) -> Event:
+        """Append one event; `content` is reduced to its digest."""
+        with self._lock:
+            event = Event(
+                seq=len(self._events),
+                at_ms=round(1000 * (time.monotonic() - self._began), 3),
+                kind=kind,
+                call_id=call_id,
+                tool=tool,
+                server=server,
+                name=name,
+                outcome=outcome,
+                content=None if content is None else digest_of(canonical_json(content)),
+                detail=detail or {},
+            )
+            self._events.append(event)
+            if self._file:
+                self._file.write(event.model_dump_json() + "\n")
+                self._file.flush()
+        return event
+
+    def events(self, kind: EventKind | None = None) -> tuple[Event, ...]:
+        """What has happened so far, oldest first."""
+        with self._lock:
+            return tuple(event for event in self._events if kind in (None, event.kind))
+
+    def close(self) -> None:
+        """Close the file; the events stay readable."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def read_events(path: Path) -> tuple[Event, ...]:
+    """The events of a stream's file.
+
+    Raises:
+        PlanError: a line is not an event.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple(Event.parse(json.loads(line), where=f"{path}:{number}") for number, line in enumerate(lines, start=1))

@@ -1,0 +1,1 @@
+"""A local model behind an OpenAI-compatible server, with its monitors attached."""
