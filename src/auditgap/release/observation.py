@@ -17,7 +17,7 @@ class Observation(Record):
     """One thing as it was sent or received on the shipped path."""
 
     what: Literal["server", "tools", "request"]
-    """`server`: identity, protocol version, capabilities; `tools`: the list as the agent got it; `request`: as sent to a model."""
+    """`server`: identity, protocol version, capabilities; `tools`: the list that the agent got; `request`: as sent to a model."""
     server: str | None = None
     """Name of the tool server or model endpoint."""
     content: JsonValue
