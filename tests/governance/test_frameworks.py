@@ -35,7 +35,7 @@ INVENTORY = [
     "iso-iec-23894",
     "eu-ai-act-art-53",
     "eu-ai-act-art-55",
-    "gpai-cop-safety",
+    "gpai-cop",
     "coe-cets-225",
     "uk-aisi-practice",
     "seoul-frontier-commitments",
@@ -77,7 +77,7 @@ def test_what_was_not_read_has_no_duties_and_what_was_read_has_some():
         "colorado-ai-act",
     }
     assert all(bool(f.requirements) != (f.id in listed) for f in frameworks().values())
-    assert by_depth["gpai-cop-safety"] == "text" and by_depth["iso-iec-42001"] == "ids"
+    assert by_depth["gpai-cop"] == "text" and by_depth["iso-iec-42001"] == "ids"
 
 
 @pytest.mark.parametrize("found", ALL, ids=lambda f: f"{f.id}@{f.edition}")
@@ -112,7 +112,7 @@ def test_duty_ids_are_unique_over_all_frameworks():
         ("ny-raise", "incident", "<=", 72, "hours", "secondary"),
         ("korea-ai-basic-act", "high-performance", ">=", 1e26, "FLOP", "secondary"),
         ("china-genai-measures", "refused", ">=", 0.95, "share", "unverified"),
-        ("gpai-cop-safety", "evaluation-time", ">=", 20, "business days", "read"),
+        ("gpai-cop", "evaluation-time", ">=", 20, "business days", "read"),
     ],
 )
 def test_numbers_carry_their_comparator_unit_and_mark(framework_id, number_id, comparator, value, unit, verified):
@@ -128,7 +128,7 @@ def test_dates_in_force_are_those_of_the_texts():
 
 
 def test_the_code_of_practice_asks_for_more_access_than_the_article_it_details():
-    code, act = framework("gpai-cop-safety"), framework("eu-ai-act-art-55")
+    code, act = framework("gpai-cop"), framework("eu-ai-act-art-55")
     article = next(r for r in act.requirements if r.id.endswith("55(1)(a)"))
     evaluations = next(r for r in code.requirements if r.id == "M3.2")
     assert (article.required.model, evaluations.required.model) == (ModelAccess.M1, ModelAccess.M4)

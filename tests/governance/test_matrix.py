@@ -130,17 +130,17 @@ def test_more_required_access_never_blinds(access, more, presupposed):
 @settings(deadline=None)
 @given(st.permutations(list(claims())))
 def test_the_order_of_claims_does_not_matter(order):
-    one = failure_matrix([framework("gpai-cop-safety")], MODES.values(), claims())[0].cells
-    other = failure_matrix([framework("gpai-cop-safety")], MODES.values(), {name: claims()[name] for name in order})[0].cells
+    one = failure_matrix([framework("gpai-cop")], MODES.values(), claims())[0].cells
+    other = failure_matrix([framework("gpai-cop")], MODES.values(), {name: claims()[name] for name in order})[0].cells
     assert {m: (c.sight, set(c.reached)) for m, c in one.items()} == {m: (c.sight, set(c.reached)) for m, c in other.items()}
 
 
 def test_the_code_of_practice_sees_most_and_the_article_that_it_details_is_blind_to_what_is_hidden():
     rows = {row.framework: row for row in shipped_matrix()}
     blind = {name: row.blind for name, row in rows.items() if row.blind is not None}
-    assert min(blind, key=lambda name: blind[name]) == "gpai-cop-safety"
-    assert rows["gpai-cop-safety"].cells["sandbagging"].sight == "named"
-    assert rows["gpai-cop-safety"].cells["trigger-backdoor"].reached == ("M3.2",)
+    assert min(blind, key=lambda name: blind[name]) == "gpai-cop"
+    assert rows["gpai-cop"].cells["sandbagging"].sight == "named"
+    assert rows["gpai-cop"].cells["trigger-backdoor"].reached == ("M3.2",)
     hidden = rows["eu-ai-act-art-55"].cells["deceptive-alignment"]
     assert (hidden.sight, hidden.short) == ("silent", ("AIA 55(1)(a)",))
     assert rows["nist-ai-600-1"].cells["deceptive-alignment"].sight == "silent"
@@ -158,7 +158,7 @@ def test_the_matrix_replaces_only_what_stands_between_its_lines():
     page = PAGE.read_text(encoding="utf-8")
     (row,) = failure_matrix([made()], MODES.values(), claims())
     other = with_matrix(page, [row])
-    assert "| 1 | `made` |" in other and "`gpai-cop-safety` | text |" not in other
+    assert "| 1 | `made` |" in other and "`gpai-cop` | text |" not in other
     assert with_matrix(other, shipped_matrix()) == page
     with pytest.raises(ValueError, match="expected a page with the lines"):
         with_matrix("# no matrix here", [row])

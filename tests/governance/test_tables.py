@@ -41,7 +41,7 @@ def test_the_ai_rmf_has_its_72_subcategories():
 
 
 def test_the_code_of_practice_has_its_measures_and_the_access_of_appendix_3():
-    rules = {r.id: r for r in framework("gpai-cop-safety").requirements}
+    rules = {r.id: r for r in framework("gpai-cop").requirements}
     measures = Counter(i[1:].split(".")[0] for i in rules if i.startswith("M"))
     assert measures == {"1": 4, "2": 2, "3": 5, "4": 2, "5": 1, "6": 2, "7": 7, "8": 3, "9": 4, "10": 2}
     evaluators = rules["App3.4"]

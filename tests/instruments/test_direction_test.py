@@ -101,6 +101,7 @@ def test_one_planted_direction_is_supported_and_called_brittle(found: Result) ->
     assert value(found, "share_induced") == pytest.approx(1.0, abs=0.15)
     rates = [f"rate.{what}" for what in ("label1.base", "label1.ablated", "label1.subtracted", "label0.base", "label0.added")]
     assert [value(found, name) for name in rates] == [1, 0, 0, 0, 1]
+    assert value(found, "rate.label1.bypassed") == 0
     assert value(found, "specificity") > 10
     assert value(found, "p.random") == value(found, "p.covariance") == value(found, "p.shuffled") == 1 / 20
     assert value(found, "advantage.top_component") > 0.5
@@ -200,6 +201,21 @@ def test_four_directions_are_refuted_as_one(tmp_path: Path) -> None:
     assert result.summary.startswith("No direction was found on which 50% of the behaviour rests")
 
 
+def test_a_behaviour_that_survives_ablation_is_not_brittle_however_much_of_the_difference_goes(tmp_path: Path) -> None:
+    """A second, constant push towards the answer: without the direction both classes prefer it."""
+
+    def pushed(hf, ids: dict[str, int]) -> None:
+        one_direction(hf, ids)
+        for word in (*ONES, *ZEROS):
+            write(hf, ids[word], BASIS[5])
+        read(hf, ids["yes"], BASIS[5])
+
+    result = YES.measure(build(tmp_path, [*ONES, *ZEROS], pushed, n_layers=N_LAYERS), DATA, seed=0)
+    assert value(result, "share_removed") > 0.5
+    assert value(result, "rate.label1.base") == value(result, "rate.label1.ablated") == 1
+    assert result.verdict == "inconclusive"
+
+
 def test_the_twin_without_the_plant_is_not_supported(tmp_path: Path) -> None:
     result = LOOSE.measure(build(tmp_path, [*ONES, *ZEROS], quiet_answer, n_layers=N_LAYERS), DATA, seed=0)
     assert result.verdict == "inconclusive"
@@ -220,6 +236,7 @@ def test_nothing_survives_the_filter_says_why_per_candidate(planted: Model, foun
     result = YES.model_copy(update={"induce_min": 1e6}).measure(planted, DATA, seed=0)
     assert result.verdict == "inconclusive" and result.properties == ()
     assert result.measurement("share_removed").status == "not_measured"
+    assert value(result, "rate.label1.bypassed") == 0 and "0% [0%" in result.summary  # removal needs no inducing candidate
     assert "layer 0, token -1: induce" in result.summary and "layer 2, token -1: from layer 2 on" in result.summary
     assert [control.name for control in result.controls] == list(DirectionTest.card.controls)
     names = {m.name for m in found.measurements} - {"rate.label1.base", "rate.label0.base"}

@@ -155,4 +155,6 @@ def _opened(with_open: "Estimate", counted: "Estimate") -> str:
 
 
 def _large(n: int) -> str:
-    return f"{n:,} ({n / 1e9:.3g} B)" if n >= 1e9 else f"{n:,}"
+    if n < 1e9:
+        return f"{n:,}"
+    return f"{n:,} ({n / 1e12:.3g} T)" if n >= 1e12 else f"{n:,} ({n / 1e9:.3g} B)"

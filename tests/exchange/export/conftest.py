@@ -18,7 +18,7 @@ from auditgap.policy import Criterion, Policy
 from auditgap.records import Date, Threshold
 from auditgap.report import Audit
 
-FRAMEWORKS = ("gpai-cop-safety", "eu-ai-act-art-55")
+FRAMEWORKS = ("gpai-cop", "eu-ai-act-art-55")
 FAR = Date(2099, 1, 1)
 
 

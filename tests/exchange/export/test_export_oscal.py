@@ -134,7 +134,7 @@ def test_registered_bars_are_steps_of_the_plan_and_open_points_are_items(real: A
 
 
 def test_a_mapping_keeps_relation_confidence_and_what_has_no_hook(real: Audit) -> None:
-    framework = frameworks()["gpai-cop-safety"]
+    framework = frameworks()["gpai-cop"]
     mapped = next(
         m
         for m in oscal.mapping(real)["mapping-collection"]["mappings"]  # type: ignore[index]

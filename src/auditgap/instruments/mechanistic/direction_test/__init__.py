@@ -41,9 +41,10 @@ from auditgap.instruments.directions.shares import (
     reliability,
 )
 from auditgap.instruments.directions.trial import Trial
-from auditgap.instruments.mechanistic.direction_test.candidates import search
+from auditgap.instruments.mechanistic.direction_test.candidates import Candidates, search
 from auditgap.instruments.mechanistic.direction_test.cost import capability_cost, side_effects, weight_form_difference
 from auditgap.instruments.mechanistic.direction_test.findings import (
+    behaviour_stays,
     carries,
     controls,
     nothing_survived,
@@ -63,11 +64,11 @@ N_SPECIFICATIONS = 5  # the chosen candidate and up to four other survivors, as 
 
 @instrument(
     name="direction-test",
-    version="2",
+    version="3",
     family="mechanistic",
     hypothesis=(
         "the behaviour rests on one direction: ablating it removes at least min_share of the difference in behaviour between the "
-        "two classes, and adding it brings about at least min_share of that difference"
+        "two classes, and the preference for the answers with it; adding it brings about at least min_share of that difference"
     ),
     needs=ModelAccess.M4,
     data="contrast",
@@ -148,8 +149,9 @@ class DirectionTest(Instrument):
         trial = Trial(test, bench.scores(base), seed, self.n_resamples)
         gap = trial.measured("difference", trial.difference, "logits", "Score of label 1 less that of label 0, unedited.")
         bars = {"max_residual": self.max_residual, "max_kl_nats": self.max_kl_nats}
+        bypassed = self._bypassed(bench, trial, found)
         if place is None:
-            return nothing_survived(gap, found.rejected(), found.figures(picks), **bars)
+            return nothing_survived((gap, bypassed), found.rejected(), found.figures(picks), **bars)
         survivors, direction, site = found.survivors()[:N_SPECIFICATIONS], found.directions[place][0], f"resid_pre.{place.layer}"
         tested = {
             other: bench.edited(test, found.directions[other][0], other.layer)
@@ -181,6 +183,7 @@ class DirectionTest(Instrument):
                 *paired_effects(trial, edited, nulls.random),
                 gap,
                 *preference_rates(trial, edited, bench.steered(test, direction, place.layer, label=1, dose=-1.0)),
+                bypassed,
                 *side_effects(trial, base, ablated),
                 *capability_cost(bench, test, ood, direction, seed=seed, n_resamples=self.n_resamples),
                 *nulls.measurements,
@@ -196,7 +199,7 @@ class DirectionTest(Instrument):
         ran = controls(measured, **bars)
         passed = {control.name for control in ran if control.passed}
         conclusions = {str(p): carries(carried_shares(trial, tested[p], gap), self.min_share) for p in survivors}
-        concluded = verdict(shares, self.min_share, passed)
+        concluded = verdict(shares, self.min_share, passed, stays=behaviour_stays(measured))
         return Result(
             measurements=tuple(measured.values()),
             controls=ran,
@@ -224,6 +227,15 @@ class DirectionTest(Instrument):
                 "leave it out of one"
             )
         return Bench(model, answers, foils, self.batch_size)
+
+    def _bypassed(self, bench: Bench, trial: Trial, found: Candidates) -> Measurement:
+        """The rate of the behaviour without the candidate that lowers it most, one that need not bring it about."""
+        name, place = "rate.label1.bypassed", found.most_bypassing
+        if place is None:
+            return NotMeasured(name=name, reason="no candidate lies early enough and leaves other predictions alone")
+        scores = bench.scores(bench.ablated(trial.rows.prompts, found.directions[place][0])[0])
+        about = "The same with the candidate ablated that lowers it most on val, whether or not adding it induces."
+        return trial.rate(name, scores[trial.rows.labels == 1] > 0, 1, about)
 
     def _shifted(self, bench: Bench, rows: Rows, direction: Float[Tensor, " d_model"], layer: int, seed: int) -> Shares:
         """The shares on the rows of split `ood`, if there are any."""

@@ -47,6 +47,11 @@ class Candidates:
         """What the rule takes; None if it drops everything."""
         return self._named(self.rule.choose(self.table, self._layers))[0]
 
+    @property
+    def most_bypassing(self) -> Place | None:
+        """What the rule takes if a candidate need not induce: the one whose ablation lowers the behaviour most."""
+        return self._named(self.rule._replace(induce_min=-np.inf).choose(self.table, self._layers))[0]
+
     def rejected(self) -> dict[Place, str]:
         """Why the others cannot be taken."""
         reasons = self.rule.reasons(self.table, self._layers)

@@ -14,7 +14,7 @@ from auditgap.instruments.directions.trial import Trial
 from auditgap.models import Model
 from auditgap.records import Control, Figure, Measured, Measurement, NotMeasured, Property, Result, Sample, Verdict
 
-__all__ = ["controls", "nothing_survived", "properties", "samples", "summary", "verdict"]
+__all__ = ["behaviour_stays", "controls", "nothing_survived", "properties", "samples", "summary", "verdict"]
 
 ALPHA = 0.05
 N_SAMPLES = 4
@@ -86,11 +86,20 @@ def controls(measured: Mapping[str, Measurement], *, max_residual: float, max_kl
     return tuple(map(control, OBSERVED))
 
 
-def verdict(shares: Shares, min_share: float, passed: set[str]) -> Verdict:
-    """Refuted only if ablation fails by either measure: a behaviour that ablation removes is brittle, enough or not."""
+def behaviour_stays(measured: Mapping[str, Measurement]) -> bool:
+    """Whether most label-1 prompts prefer the answers ablated as unedited: the difference shrank, the behaviour did not go."""
+    before, after = (measured[f"rate.label1.{state}"] for state in ("base", "ablated"))
+    return all(isinstance(rate, Measured) and rate.value > 0.5 for rate in (before, after))
+
+
+def verdict(shares: Shares, min_share: float, passed: set[str], *, stays: bool) -> Verdict:
+    """Refuted only if ablation fails by either measure: a behaviour that ablation removes is brittle, enough or not.
+
+    A behaviour that `stays` does not rest on the direction, whatever share of the logits did.
+    """
     if "ablation-post-condition" not in passed:
         return "invalid"
-    if carries(shares, min_share) and passed >= NULLS:
+    if carries(shares, min_share) and passed >= NULLS and not stays:
         return "supported"
     return "refuted" if _misses(shares.removed, min_share) and _misses(shares.bypassed, min_share) else "inconclusive"
 
@@ -156,20 +165,27 @@ def summary(
 
 
 def nothing_survived(
-    gap: Measured, rejected: Mapping[Place, str], figures: tuple[Figure, ...], *, max_residual: float, max_kl_nats: float
+    measured: tuple[Measured, Measurement],
+    rejected: Mapping[Place, str],
+    figures: tuple[Figure, ...],
+    *,
+    max_residual: float,
+    max_kl_nats: float,
 ) -> Result:
-    """The result where the rule dropped every candidate: the gap, and the reasons."""
+    """The result where the rule dropped every candidate: the gap, what ablation alone does, and the reasons."""
+    gap, bypassed = measured
     if len(rejected) <= N_REASONS:
         shown = "; ".join(f"{place}: {why}" for place, why in rejected.items())
     else:
         shown = "; ".join(f"{n} candidates: {why}" for why, n in Counter(rejected.values()).most_common())
+    remaining = f" {_percent(bypassed)} of label-1 prompts prefer the answers with the most needed candidate ablated."
     reason = "no candidate passed the filter on val; the summary says why"
     missing: dict[str, Measurement] = {name: NotMeasured(name=name, reason=reason) for name in MISSING}
     return Result(
-        measurements=(gap, *missing.values()),
+        measurements=(gap, bypassed, *missing.values()),
         controls=controls({**missing, "difference": gap}, max_residual=max_residual, max_kl_nats=max_kl_nats),
         verdict="inconclusive",
-        summary=f"No direction could be tested, because no candidate passed the filter on val ({shown}).",
+        summary=f"No direction could be tested, because no candidate passed the filter on val ({shown}).{remaining}",
         figures=figures,
     )
 
