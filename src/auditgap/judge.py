@@ -23,7 +23,7 @@ from auditgap.policy import Policy, load_policy
 from auditgap.records import Assessment, Decision, Digest, Evidence, Subject, now
 from auditgap.report import Audit, render_html, render_markdown
 
-__all__ = ["Outcome", "assess", "check", "choose_subject", "conclude", "gap", "gate", "renewals", "view", "write_report"]
+__all__ = ["Outcome", "assess", "check", "choose_subject", "conclude", "gap", "gate", "renewals", "to_do", "view", "write_report"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,13 @@ def gap(
     with Store.open(store, create=False) as opened:
         chosen = choose_subject(opened, subject)
         return assess(opened, chosen, claims=claims or (() if frameworks else tuple(governance.claims())), frameworks=frameworks)
+
+
+def to_do(assessment: Assessment, licences: governance.Licences | None = None) -> tuple[governance.NextStep, ...]:
+    """What closes each gap of an assessment, in words; by the shipped claims and what a third party can obtain today."""
+    claim = governance.claims().get(assessment.claim) if assessment.claim else None
+    table = licences or governance.licences_for(())
+    return governance.next_steps(assessment, claim, table, obtainable=governance.obtainable().access)
 
 
 def gate(store: str | Path, policy: str | Path, *, subject: str | None = None) -> Outcome:

@@ -1,12 +1,24 @@
 """Records as rows of text."""
 
+from collections.abc import Sequence
+
 import click
 
 from auditgap.cli.options import table
+from auditgap.governance import NextStep
 from auditgap.judge import Outcome
 from auditgap.records import Assessment, Control, CriterionResult, Decision, Measurement
 
-__all__ = ["assessment_row", "control_row", "criterion_row", "decision_lines", "measurement_row", "print_outcome", "short"]
+__all__ = [
+    "assessment_row",
+    "control_row",
+    "criterion_row",
+    "decision_lines",
+    "measurement_row",
+    "next_step_rows",
+    "print_outcome",
+    "short",
+]
 
 
 def measurement_row(measurement: Measurement) -> tuple[str, str, str, str, str]:
@@ -36,6 +48,17 @@ def assessment_row(assessment: Assessment) -> tuple[str, str, str, str, str, str
     name = " / ".join(part for part in (assessment.requirement, assessment.claim) if part)
     fragile = ", ".join(reason.code for reason in assessment.fragile)
     return name, assessment.support, str(assessment.tier), structural or "none", execution or "none", fragile or "none"
+
+
+def next_step_rows(assessments: Sequence[Assessment], steps: Sequence[tuple[NextStep, ...]]) -> list[tuple[bool, str, str]]:
+    """closable, sentence, the duties or claims that it serves; the step that serves most first."""
+    served: dict[tuple[bool, str], list[str]] = {}
+    for assessment, found in zip(assessments, steps, strict=True):
+        for step in found:
+            name = assessment.requirement or assessment.claim or ""
+            served.setdefault((step.closable, step.sentence), []).append(name)
+    ranked = sorted(served.items(), key=lambda item: -len(item[1]))
+    return [(closable, sentence, ", ".join(dict.fromkeys(names))) for (closable, sentence), names in ranked]
 
 
 def decision_lines(decision: Decision) -> list[str]:

@@ -45,6 +45,7 @@ from auditgap.governance.licensing import (
 from auditgap.governance.limits import Limits
 from auditgap.governance.matrix import Cell, FrameworkSight, Sight, failure_matrix, matrix_markdown, shipped_matrix, with_matrix
 from auditgap.governance.measured_power import licences_for, outdated, shipped_calibration, with_power
+from auditgap.governance.next_steps import NextStep, next_steps
 from auditgap.governance.power import power_sentence
 from auditgap.governance.rulebook import Depth, Duty, FrameworkKind, Naming, Rulebook, StatedNumber
 from auditgap.governance.tier import bundle_tier, evidence_tier, independent_reruns
@@ -75,6 +76,7 @@ __all__ = [
     "Licences",
     "Limits",
     "Naming",
+    "NextStep",
     "Obtainable",
     "Power",
     "Relationship",
@@ -116,6 +118,7 @@ __all__ = [
     "licences",
     "licences_for",
     "matrix_markdown",
+    "next_steps",
     "obtainable",
     "opposes",
     "outdated",
