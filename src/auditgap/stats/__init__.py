@@ -2,8 +2,23 @@
 
 from auditgap.stats.bootstrap import cluster_bootstrap
 from auditgap.stats.calibration import Platt, brier, equal_mass_bins, expected_calibration_error, fit_platt, perfect_calibration
+from auditgap.stats.confidence_sequence import confidence_sequence
 from auditgap.stats.delong import delong_interval, delong_variance
 from auditgap.stats.discrimination import Roc, auroc, auroc_interval, roc, threshold_at_fpr, tpr_at_fpr
+from auditgap.stats.drift import N_RANK_BETS, SHARE_ODDS, Ranks, ShareBets, conformal_ranks, quantile_edges, rank_factors
+from auditgap.stats.energy import EnergyTest, energy_distance, energy_permutation_test
+from auditgap.stats.eprocess import (
+    ODDS,
+    EDetector,
+    EProcess,
+    MeanBets,
+    audited_value,
+    e_bh,
+    log_e_process,
+    mean_factors,
+    shiryaev_roberts,
+    stakes,
+)
 from auditgap.stats.intervals import clopper_pearson, wilson, zero_event_upper_bound
 from auditgap.stats.leace import Eraser, Leace
 from auditgap.stats.logistic import LogisticFit, fit_logistic_streaming
@@ -15,20 +30,35 @@ from auditgap.stats.rates import GroupRate, group_rate
 
 __all__ = [
     "ClassMeans",
+    "EDetector",
+    "EProcess",
+    "EnergyTest",
     "Eraser",
     "GroupRate",
     "Leace",
     "LogisticFit",
+    "MeanBets",
     "MeanDifference",
+    "N_RANK_BETS",
+    "ODDS",
     "Platt",
+    "Ranks",
     "Roc",
+    "SHARE_ODDS",
+    "ShareBets",
+    "audited_value",
     "auroc",
     "auroc_interval",
     "brier",
     "clopper_pearson",
     "cluster_bootstrap",
+    "confidence_sequence",
+    "conformal_ranks",
     "delong_interval",
     "delong_variance",
+    "e_bh",
+    "energy_distance",
+    "energy_permutation_test",
     "equal_mass_bins",
     "expected_calibration_error",
     "fit_logistic_streaming",
@@ -36,11 +66,17 @@ __all__ = [
     "flip_rate",
     "group_rate",
     "holm",
+    "log_e_process",
     "max_statistic_null",
     "max_statistic_p",
+    "mean_factors",
     "perfect_calibration",
     "permute_labels",
+    "quantile_edges",
+    "rank_factors",
     "roc",
+    "shiryaev_roberts",
+    "stakes",
     "threshold_at_fpr",
     "tpr_at_fpr",
     "wilson",
