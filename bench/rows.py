@@ -18,7 +18,9 @@ class Row(BaseModel):
     goal: float | None
     """None: shown for comparison, without a goal."""
     better: Literal["lower", "higher"]
-    """`lower`: CPU time relative to the bare forward pass. `higher`: how many times less CPU time than the peer."""
+    """For ratios: `lower`: CPU time relative to the bare forward pass. `higher`: how many times less CPU time than the peer."""
+    unit: Literal["x", "ms", "us"] = "x"
+    """`x`: a ratio of CPU times; otherwise wall time per call or event."""
     median: float | None = None
     quartiles: tuple[float, float] | None = None
     n_repetitions: int = 0
@@ -46,12 +48,14 @@ def measured(
     better: Literal["lower", "higher"],
     note: str = "",
     also: dict[str, float] | None = None,
+    unit: Literal["x", "ms", "us"] = "x",
 ) -> Row:
-    """The row of a measured ratio."""
+    """The row of a measured ratio or time."""
     return Row(
         name=name,
         goal=goal,
         better=better,
+        unit=unit,
         median=round(spread.median, 3),
         quartiles=(round(spread.low, 3), round(spread.high, 3)),
         n_repetitions=spread.n,

@@ -17,8 +17,8 @@ def write_table(path: Path, environment: dict[str, str], rows: dict[str, list[di
     notes = []
     for row in (Row.model_validate(each) for group in rows.values() for each in group):
         sign = "<=" if row.better == "lower" else ">="
-        goal = "-" if row.goal is None else f"{sign} {row.goal:g}x"
-        found = "-" if row.median is None or row.quartiles is None else _spread(row.median, row.quartiles, row.n_repetitions)
+        goal = "-" if row.goal is None else f"{sign} {row.goal:g}{_unit(row)}"
+        found = _spread(row)
         lines.append(f"| {row.name} | {goal} | {found} | {row.verdict} |")
         also = "; ".join(f"{name} {value:g}" for name, value in row.also.items())
         if text := " ".join(part for part in (row.note, f"{also}." if also else "") if part):
@@ -28,7 +28,13 @@ def write_table(path: Path, environment: dict[str, str], rows: dict[str, list[di
     path.write_text(before + "\n".join(lines) + after)
 
 
-def _spread(median: float, quartiles: tuple[float, float], n: int) -> str:
-    low, high = quartiles
-    digits = 1 if median >= 3 else 2
-    return f"{median:.{digits}f}x ({low:.{digits}f}-{high:.{digits}f}, n = {n})"
+def _unit(row: Row) -> str:
+    return "x" if row.unit == "x" else f" {row.unit}"
+
+
+def _spread(row: Row) -> str:
+    if row.median is None or row.quartiles is None:
+        return "-"
+    low, high = row.quartiles
+    digits = 1 if row.median >= 3 else 2
+    return f"{row.median:.{digits}f}{_unit(row)} ({low:.{digits}f}-{high:.{digits}f}, n = {row.n_repetitions})"

@@ -22,7 +22,7 @@ from pydantic import StringConstraints
 from auditgap.errors import StoreError
 from auditgap.records import Digest, Record, UtcTime, digest_of
 
-__all__ = ["ROLES", "KeyRecord", "Keyring", "Role", "fingerprint"]
+__all__ = ["ROLES", "KeyRecord", "Keyring", "Role", "fingerprint", "load_private_key"]
 
 Role = Literal["evaluation", "gate"]
 ROLES: tuple[Role, ...] = ("evaluation", "gate")
@@ -70,7 +70,7 @@ class Keyring:
         path = self._path(role)
         if not path.exists():
             self._create(path)
-        return _load(path)
+        return load_private_key(path)
 
     def find(self, role: Role, keyid: Digest) -> Ed25519PrivateKey:
         """The key with this fingerprint, and finish a rotation that was cut off after its commit.
@@ -79,7 +79,7 @@ class Keyring:
             StoreError: this folder does not hold it.
         """
         for path in sorted(self.folder.glob(f"{role}*.pem")):
-            key = _load(path)
+            key = load_private_key(path)
             if fingerprint(key) == keyid:
                 if path == self._path(role, "next"):
                     self._promote(role)
@@ -94,11 +94,11 @@ class Keyring:
         path = self._path(role, "next")
         path.unlink(missing_ok=True)
         self._create(path)
-        return _load(path)
+        return load_private_key(path)
 
     def show(self) -> dict[Role, Digest]:
         """The fingerprint of the current key of each role that has one here."""
-        return {role: fingerprint(_load(self._path(role))) for role in ROLES if self._path(role).exists()}
+        return {role: fingerprint(load_private_key(self._path(role))) for role in ROLES if self._path(role).exists()}
 
     def _path(self, role: Role, state: str = "") -> Path:
         return self.folder / (f"{role}.{state}.pem" if state else f"{role}.pem")
@@ -106,7 +106,7 @@ class Keyring:
     def _promote(self, role: Role) -> None:
         path = self._path(role)
         if path.exists():
-            path.rename(self._path(role, f"retired-{fingerprint(_load(path)).removeprefix('sha256:')[:16]}"))
+            path.rename(self._path(role, f"retired-{fingerprint(load_private_key(path)).removeprefix('sha256:')[:16]}"))
         self._path(role, "next").rename(path)
 
     def _create(self, path: Path) -> None:
@@ -133,7 +133,12 @@ class Keyring:
                 part.unlink()
 
 
-def _load(path: Path) -> Ed25519PrivateKey:
+def load_private_key(path: Path) -> Ed25519PrivateKey:
+    """The key in an unencrypted PEM file that only its owner may read.
+
+    Raises:
+        StoreError: others may read it, or it is no such key.
+    """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if os.name == "posix" and mode & 0o077:

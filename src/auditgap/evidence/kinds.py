@@ -1,4 +1,4 @@
-"""The six kinds of statement: which record each holds, who signs it, what it cites and how it is found again."""
+"""The kinds of statement: which record each holds, who signs it, what it cites and how it is found again."""
 
 import json
 from typing import NamedTuple
@@ -8,9 +8,40 @@ from pydantic import ValidationError
 from auditgap.errors import EvidenceInvalid
 from auditgap.evidence.envelope import Opened, statement
 from auditgap.evidence.keys import KeyRecord, Role
-from auditgap.records import Assessment, Calibration, Decision, Digest, Evidence, Record, Registration, explain
+from auditgap.records import (
+    Alarm,
+    Assessment,
+    Calibration,
+    Closing,
+    Decision,
+    Digest,
+    Evidence,
+    Incident,
+    IntegrityRun,
+    MonitorCard,
+    Parity,
+    Record,
+    Registration,
+    ReleaseCheck,
+    ReleaseManifest,
+    Replay,
+    SuiteRegistration,
+    Triage,
+    explain,
+)
 
-__all__ = ["KINDS", "Citation", "Columns", "citations", "columns", "parse", "payload", "predicate_type", "role_of"]
+__all__ = [
+    "KINDS",
+    "Citation",
+    "Columns",
+    "citations",
+    "columns",
+    "kind_of",
+    "parse",
+    "payload",
+    "predicate_type",
+    "role_of",
+]
 
 KINDS: dict[str, type[Record]] = {
     "key": KeyRecord,
@@ -19,6 +50,17 @@ KINDS: dict[str, type[Record]] = {
     "assessment": Assessment,
     "decision": Decision,
     "calibration": Calibration,
+    "alarm": Alarm,
+    "incident": Incident,
+    "triage": Triage,
+    "replay": Replay,
+    "closing": Closing,
+    "monitor": MonitorCard,
+    "release-manifest": ReleaseManifest,
+    "parity": Parity,
+    "suite-registration": SuiteRegistration,
+    "integrity-run": IntegrityRun,
+    "release-check": ReleaseCheck,
 }
 
 
@@ -31,7 +73,7 @@ class Columns(NamedTuple):
     instrument: str | None = None
     spec: Digest | None = None
     created_at: str | None = None
-    """The time that the record states; None for an assessment, which states none."""
+    """The time that the record states; None for an assessment or a parity, which state none."""
 
 
 class Citation(NamedTuple):
@@ -44,6 +86,11 @@ class Citation(NamedTuple):
 def predicate_type(kind: str) -> str:
     """The in-toto predicate type of a kind."""
     return f"https://auditgap.dev/{kind}/v1"
+
+
+def kind_of(record: type[Record]) -> str:
+    """The kind of statement that holds this type of record."""
+    return next(kind for kind, held in KINDS.items() if held is record)
 
 
 def role_of(record: Record) -> Role:
@@ -70,6 +117,28 @@ def columns(record: Record) -> Columns:
             return Columns("decision", record.subject, created_at=_time(record, "decided_at"))
         case Calibration():
             return Columns("calibration", record.ledger_root, created_at=_time(record, "made_at"))
+        case MonitorCard():
+            return Columns("monitor", record.subject.digest(), record.name, created_at=_time(record, "fitted_at"))
+        case ReleaseManifest():
+            return Columns("release-manifest", record.fingerprint(), created_at=_time(record, "captured_at"))
+        case Parity():
+            return Columns("parity", record.after)
+        case SuiteRegistration():
+            return Columns("suite-registration", record.suite, created_at=_time(record, "registered_at"))
+        case IntegrityRun():
+            return Columns("integrity-run", record.manifest or record.suite, created_at=_time(record, "finished_at"))
+        case ReleaseCheck():
+            return Columns("release-check", record.manifest, record.name, created_at=_time(record, "finished_at"))
+        case Alarm():
+            return Columns("alarm", record.policy, record.stream, spec=record.spec, created_at=_time(record, "raised_at"))
+        case Incident():
+            return Columns("incident", record.release, record.id, created_at=_time(record, "opened_at"))
+        case Triage():
+            return Columns("triage", record.release, created_at=_time(record, "triaged_at"))
+        case Replay():
+            return Columns("replay", record.affected, record.case, created_at=_time(record, "replayed_at"))
+        case Closing():
+            return Columns("closing", record.affected, record.case, created_at=_time(record, "closed_at"))
     raise TypeError(f"no statement holds a {type(record).__name__}; the kinds are {', '.join(KINDS)}")
 
 
@@ -83,6 +152,13 @@ def citations(record: Record) -> tuple[Citation, ...]:
         case Decision():
             cited = [Citation(c.evidence, "evidence") for c in record.criteria if c.evidence is not None]
             return (*(Citation(digest, "assessment") for digest in record.assessments), *cited)
+        case Incident():
+            return (Citation(record.alarm, "alarm"),) if record.alarm else ()
+        case Triage() | Replay():
+            return (Citation(record.incident, "incident"),)
+        case Closing():
+            replayed = [Citation(record.replay, "replay")] if record.replay else []
+            return (Citation(record.incident, "incident"), Citation(record.triage, "triage"), *replayed)
     return ()
 
 
@@ -96,6 +172,8 @@ def payload(record: Record) -> bytes:
             name = record.role
         case Registration():
             name = record.step
+        case Alarm():
+            name = record.stream
         case _:
             name = "subject"
     return statement(record, subject_name=name, subject_digest=found.subject, predicate_type=predicate_type(found.kind))

@@ -18,7 +18,7 @@ from auditgap.evidence.appender import Appender
 from auditgap.evidence.blobs import Blobs
 from auditgap.evidence.envelope import read_unverified
 from auditgap.evidence.keys import KeyRecord, Keyring, Role
-from auditgap.evidence.kinds import columns, payload
+from auditgap.evidence.kinds import columns, kind_of, payload
 from auditgap.evidence.ledger import Snapshot, Stored, leaf_of, read
 from auditgap.evidence.merkle import Frontier, consistency_proof, inclusion_proof, root
 from auditgap.evidence.rows import KeyRow, Listed, key_history, last_checkpoint, rows, snapshot
@@ -129,6 +129,14 @@ class Store:
         """Sign what the evidence in this store says about the power of instruments."""
         return self._append(calibration)
 
+    def add(self, record: Record) -> Digest:
+        """Sign a record of any other kind (`KINDS`); one that is there already is not written twice.
+
+        Raises:
+            UsageError: it cites statements that are not in this ledger.
+        """
+        return self._append(record)
+
     def rotate(self, role: Role) -> Digest:
         """Retire the key of a role; return the fingerprint of the new one. What the old one signed stays valid."""
         with tables.explained(self.where), tables.writing(self._engine) as connection:
@@ -188,6 +196,10 @@ class Store:
     def calibrations(self) -> list[Stored[Calibration]]:
         """Every calibration, oldest first."""
         return self._read(Calibration, _S.kind == "calibration")
+
+    def of(self, kind: type[R]) -> list[Stored[R]]:
+        """Every statement that holds this type of record, oldest first."""
+        return self._read(kind, _S.kind == kind_of(kind))
 
     def keys(self) -> list[KeyRow]:
         """Every key that the ledger knows, oldest first; empty before the first statement."""

@@ -74,4 +74,6 @@ class EffectLedger:
         )
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=10)
+        connection = sqlite3.connect(self.path, timeout=10)
+        connection.execute("PRAGMA synchronous=OFF")  # readers see it through the page cache; only a power cut could lose it
+        return connection

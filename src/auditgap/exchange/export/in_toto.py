@@ -70,7 +70,8 @@ def _read(audit: Audit) -> list[Digest]:
     """Every ledger statement that the gate read, once each: registrations, evidence, assessments."""
     registered = [e.registration for _, e in audit.evidence]
     rest = [digest for digest, _ in (*audit.evidence, *audit.assessments)]
-    return list(dict.fromkeys((*registered, *rest)))
+    cited = [c.evidence for c in audit.decision.criteria if c.evidence] if audit.decision else []
+    return list(dict.fromkeys((*registered, *rest, *cited)))
 
 
 def _configuration(audit: Audit, policy: Digest) -> list[Json]:

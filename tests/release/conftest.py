@@ -1,0 +1,16 @@
+"""Shared by the tests of cases and faults."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def effects_in_memory() -> Iterator[None]:
+    """Put the effect ledgers of hundreds of runs where a commit does not wait for a disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        if Path("/dev/shm").is_dir():
+            patch.setattr(tempfile, "tempdir", "/dev/shm")
+        yield
