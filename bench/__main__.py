@@ -17,9 +17,12 @@ from pathlib import Path  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+from bench.alarms import alarm_rows  # noqa: E402
 from bench.capture import capture_rows  # noqa: E402
 from bench.fitting import fit_rows  # noqa: E402
+from bench.monitoring import monitor_rows  # noqa: E402
 from bench.patching import head_rows, sweep_rows  # noqa: E402
+from bench.proxy import proxy_rows  # noqa: E402
 from bench.rows import Row  # noqa: E402
 from bench.streaming import stream_rows  # noqa: E402
 from bench.subjects import llama  # noqa: E402
@@ -32,7 +35,7 @@ PACKAGES = ("auditgap", "torch", "transformers", "numpy", "scipy", "scikit-learn
 def main() -> None:
     """Measure what was asked for (everything by default) and keep the rest of the last results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", help="capture, sweep, heads, fit, stream; all by default")
+    parser.add_argument("rows", nargs="*", help="capture, sweep, heads, fit, stream, monitor, alarms, proxy; all by default")
     parser.add_argument("--quick", action="store_true", help="few repetitions, small data, nothing written: does it run?")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -48,6 +51,9 @@ def main() -> None:
             "heads": lambda: head_rows(model, n_repetitions=1 if quick else 5),
             "fit": lambda: fit_rows(n_repetitions=1 if quick else 5, **({"n_rows": 5000} if quick else {})),
             "stream": lambda: stream_rows(narrow, n_prompts=2000 if quick else 20_000),
+            "monitor": lambda: monitor_rows(model, n_repetitions=2 if quick else 15),
+            "proxy": lambda: proxy_rows(n_calls=40 if quick else 1000),
+            "alarms": lambda: alarm_rows(n_repetitions=2 if quick else 15),
         }
         if unknown := set(arguments.rows) - set(measures):
             parser.error(f"unknown rows {', '.join(sorted(unknown))}; known: {', '.join(measures)}")
