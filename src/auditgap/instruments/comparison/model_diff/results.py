@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from auditgap.instruments.comparison.model_diff.lens import Lens
 from auditgap.instruments.comparison.model_diff.reading import Comparison
 from auditgap.instruments.comparison.model_diff.slices import Slice
+from auditgap.instruments.comparison.model_diff.transfer import Transfer
 from auditgap.instruments.comparison.model_diff.weights import Weights
 from auditgap.records import Control, Interval, Measured, Measurement, NotMeasured, Subject, Verdict
 from auditgap.stats import cluster_bootstrap, group_rate, max_statistic_p
@@ -52,6 +53,7 @@ class Findings:
     cka: Float[np.ndarray, " layer"]
     cka_interval: Interval
     slices: list[Slice]
+    transfer: Transfer
     p: Float[np.ndarray, " statistic"]
     """Family-wise, of KL and of drift by layer; 1 if no weight changed."""
     n_resamples: int
@@ -95,7 +97,7 @@ class Findings:
 
 
 def measurements_of(found: Findings) -> tuple[Measurement, ...]:
-    """Predictions, inside, noise, weights, tokens, slices: in this order."""
+    """Predictions, inside, noise, weights, tokens, slices, transfer: in this order."""
     return (
         found.kl(),
         *_rates(found),
@@ -105,6 +107,7 @@ def measurements_of(found: Findings) -> tuple[Measurement, ...]:
         *_weights(found),
         _lens(found),
         *_slices(found),
+        *found.transfer.measurements,
     )
 
 
@@ -146,6 +149,7 @@ def controls_of(found: Findings) -> tuple[Control, ...]:
         _control("weights-unstructured", found.n_structured == 0, structure, "0: no change that other prompts could bring out"),
         _exchanged_models(found),
         _slice_search(found),
+        found.transfer.control,
     )
 
 
@@ -161,7 +165,7 @@ def verdict_of(found: Findings, controls: tuple[Control, ...]) -> Verdict:
 
 
 def summary_of(found: Findings, verdict: Verdict) -> str:
-    """One sentence on the prompts, one on the weights."""
+    """One sentence on the prompts, one on the weights, and one on what carries over if that was asked."""
     base, weights = found.base.name, found.weights
     if verdict == "invalid":
         reason = (
@@ -169,7 +173,9 @@ def summary_of(found: Findings, verdict: Verdict) -> str:
         )
         return f"Nothing can be said against {base}: {reason} (weight cosine {found.lineage:.2f})."
     if not weights.n_changed_tensors:
-        return f"No weight differs from {base}; predictions on {found.n_groups} groups of prompts are the same."
+        return f"No weight differs from {base}; predictions on {found.n_groups} groups of prompts are the same." + (
+            found.transfer.sentence
+        )
     kl, drift = found.kl(), found.drift()
     p_kl, p_drift = (f"{p.value:.2g}" if isinstance(p, Measured) else "not measured" for p in _p(found))
     rounding = ", by rounding to a shorter format and nothing else" if weights.rounded_share == 1.0 else ""
@@ -177,7 +183,7 @@ def summary_of(found: Findings, verdict: Verdict) -> str:
         f"Against {base}, next-token predictions on {found.n_groups} groups moved by {kl.value:.3g} nats (95 % "
         f"{kl.interval.low:.3g} to {kl.interval.high:.3g}; p = {p_kl} against noise of the same size) and the residual stream by "
         f"{drift.value:.1%} at most (layer {found.drift_layer}; p = {p_drift}). {len(weights.spectra)} of {weights.n_matrices} "
-        f"matrices changed{rounding}; {found.n_structured} hold structure beyond noise."
+        f"matrices changed{rounding}; {found.n_structured} hold structure beyond noise.{found.transfer.sentence}"
     )
 
 
@@ -250,7 +256,7 @@ def _weights(found: Findings) -> tuple[Measurement, ...]:
             weights.rounded_share,
             "rate",
             n,
-            "Share of weights that are those of the base, as they were or rounded to bfloat16 or float16.",
+            "Share of weights that are those of the base, as they were or rounded to bfloat16, float16, int8 or int4.",
         ),
     ]
     for one, p, rank in list(zip(weights.spectra, weights.p, weights.signal_ranks, strict=False))[:N_TABLED]:

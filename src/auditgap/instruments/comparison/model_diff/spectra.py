@@ -4,7 +4,8 @@
 2. The null: the same changes with the sign of every entry drawn at random. It keeps the size of each entry, hence the norm, the
    empty rows and uneven scales (rounding errors follow the size of the weight), and keeps no direction.
 3. D has structure if its largest singular value exceeds those of the null, by max statistic over all matrices.
-4. A matrix that is the base's rounded to a shorter format is called rounded, whatever its spectrum.
+4. A matrix that is the base's rounded to a shorter format (bfloat16, float16, or the grid of int8 or int4 by rows) is called
+   rounded, whatever its spectrum.
 5. The signal rank is the number of components to take away before the rest looks like its own null.
 
 For entries of equal size the null's largest value lies at the Marchenko-Pastur edge, sigma (sqrt m + sqrt n).
@@ -39,6 +40,10 @@ __all__ = [
 
 TOP_K = 4
 MAX_SIGNAL_RANK = 8
+GRIDS = (127, 7)
+"""Steps on either side of 0 of int8 and int4, symmetric, with a scale for each row."""
+STORED_ERROR = 2.0**-8
+"""Of bfloat16, in which what was rounded to a grid is often kept: half of its last digit, relative."""
 
 
 class Spectrum(NamedTuple):
@@ -52,7 +57,7 @@ class Spectrum(NamedTuple):
     top_energy: float
     """Share of ||D||_F^2 in the largest 4 singular values."""
     rounded: bool
-    """True if the subject's matrix is the base's, rounded to bfloat16 or float16, and nothing else."""
+    """True if the subject's matrix is the base's, rounded to bfloat16, float16, int8 or int4, and nothing else."""
     largest: float
     """Largest singular value."""
     null_largest: Float[np.ndarray, " flip"]
@@ -144,11 +149,23 @@ def top_energy(s: Float[Tensor, " k"], k: int = TOP_K) -> float:
 def rounded_share(before: Float[Tensor, "*shape"], after: Float[Tensor, "*shape"]) -> float:
     """Share of entries that are exactly what rounding `before` to bfloat16 (or float16) gives: 1 for a mere change of format.
 
-    Rounding has structure of its own where rows repeat each other (embeddings of tokens that were never seen), so it is
-    recognised for what it is rather than by its spectrum.
+    It is 1 too where every row lies on the grid of int8 or int4 that its largest entry spans. Rounding has structure of its own
+    where rows repeat each other (embeddings of tokens that were never seen), so it is recognised for what it is rather than by
+    its spectrum.
     """
+    if any(_on_grid(before, after, levels) for levels in GRIDS):
+        return 1.0
     rounded = (before.to(dtype).to(before.dtype) for dtype in (torch.bfloat16, torch.float16))
     return max(float((after == one).double().mean()) for one in rounded)
+
+
+def _on_grid(before: Float[Tensor, "*shape"], after: Float[Tensor, "*shape"], levels: int) -> bool:
+    """Whether all of `after` is `before` rounded to `levels` steps on either side of 0, a scale for each row, and then stored."""
+    if before.ndim < 2:
+        return False
+    step = before.abs().amax(-1, keepdim=True) / levels
+    rounded = (before / step.clamp(min=torch.finfo(before.dtype).tiny)).round() * step
+    return bool(((after - rounded).abs() <= STORED_ERROR * rounded.abs() + 1e-3 * step).all())
 
 
 def flipped(d: Float[Tensor, "*shape"], generator: torch.Generator) -> Float[Tensor, "*shape"]:

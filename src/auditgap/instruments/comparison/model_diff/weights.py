@@ -34,7 +34,7 @@ class Weights(NamedTuple):
     relative_norm: float
     """||subject - base|| / ||base|| over all weights."""
     rounded_share: float
-    """Share of all weights that are those of the base, as they were or rounded to bfloat16 or float16."""
+    """Share of all weights that are those of the base, as they were or rounded to bfloat16, float16, int8 or int4."""
     spectra: tuple[Spectrum, ...]
     """Of the changed matrices, the one that stands out most from its null first, those that were only rounded last."""
     p: Float[np.ndarray, " matrix"]
