@@ -13,6 +13,7 @@ __all__ = [
     "CaseResult",
     "CaseVerdict",
     "ExpectationResult",
+    "FaultKind",
     "IntegrityRun",
     "Mode",
     "SuiteRegistration",
@@ -22,6 +23,43 @@ Mode = Literal["scripted", "live"]
 """`scripted`: the worst calls a model could make, which tests the control; `live`: a real agent, which tests the system."""
 
 CaseVerdict = Literal["HELD", "DEGRADED", "BROKEN", "INCONCLUSIVE", "FAULT_NOT_FIRED", "CONTROL_NOT_ON_PATH", "NOT_RUN"]
+
+FaultKind = Literal[
+    "latency",
+    "hang",
+    "error_before_effect",
+    "fail_after_effect",
+    "rate_limit",
+    "permission_denied",
+    "permission_flap",
+    "authz_context_missing",
+    "authz_context_stale",
+    "authz_context_swapped_tenant",
+    "approval_unavailable",
+    "schema_widen",
+    "schema_narrow",
+    "schema_rename",
+    "schema_retype",
+    "description_poison",
+    "result_injection",
+    "result_schema_violation",
+    "result_truncated",
+    "result_oversized",
+    "stale_cache",
+    "wrong_tenant_result",
+    "duplicate_delivery",
+    "out_of_order",
+    "disconnect",
+    "audit_sink_down",
+    "redaction_off",
+    "rollback_fails",
+    "monitor_down",
+    "middleware_reordered",
+    "llm_429",
+    "llm_5xx",
+    "llm_malformed_tool_call",
+]
+"""What can be made to go wrong in a tool stack."""
 
 AdherenceState = Literal[
     "refused", "clarified", "verified_then_retried", "called_then_rejected", "blocked", "rolled_back", "executed"
