@@ -12,7 +12,7 @@ from auditgap.governance import Crosswalk, Rulebook, failure_modes, shipped_cali
 from auditgap.governance.coverage import coverage
 from auditgap.instruments import registered
 from auditgap.plan import Plan
-from auditgap.report import render_power
+from auditgap.report import feasibility_card, read_bench, render_card, render_power
 
 HERE = Path(__file__).parent
 
@@ -67,11 +67,12 @@ def frameworks() -> str:
 
 
 def power() -> str:
-    """The page on measured power, from the calibration that auditgap ships."""
-    calibration = shipped_calibration()
+    """The page on measured power, from the calibration that auditgap ships and the results of the benchmark."""
+    calibration, bench = shipped_calibration(), read_bench(HERE.parent / "bench" / "results.json")
+    card = render_card(feasibility_card(calibration, bench), bench)
     if calibration is None:
-        return "# Measured power\n\nNo calibration is shipped: nothing has been measured.\n"
-    return render_power(calibration, coverage(failure_modes().values(), registered(), calibration))
+        return f"# Measured power\n\nNo calibration is shipped: nothing has been measured.\n\n{card}"
+    return f"{render_power(calibration, coverage(failure_modes().values(), registered(), calibration))}\n{card}"
 
 
 def files() -> dict[Path, str]:

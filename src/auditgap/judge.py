@@ -137,6 +137,7 @@ def view(store: Store, subject: Subject, *, generated_at: dt.datetime | None = N
         root=store.root(),
         n_statements=len(store),
         generated_at=generated_at or now(),
+        calibration=governance.shipped_calibration(),
     )
 
 

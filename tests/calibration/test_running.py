@@ -111,6 +111,13 @@ def test_a_second_call_measures_nothing_again_and_gives_the_same_cells(folder: P
     assert again.cells == found.cells and again.ledger_root == found.ledger_root
 
 
+def test_further_seeds_of_one_kind_narrow_its_interval(folder: Path, found: Calibration) -> None:
+    more = run(folder, more_seeds={"refuser": [10, 12]})
+    assert more.fresh_seeds == (10, 11, 12, 13) and [cell.power.n for cell in more.cells] == [3, 3]
+    assert more.cells[0].power.interval.low > found.cells[0].power.interval.low
+    assert [cell.threshold for cell in more.cells] == [cell.threshold for cell in found.cells]
+
+
 def test_a_calibration_can_be_signed_into_its_store(tmp_path: Path, found: Calibration) -> None:
     with Store.open(tmp_path / "s") as store:
         store.add_calibration(found)
@@ -121,6 +128,10 @@ def test_a_calibration_can_be_signed_into_its_store(tmp_path: Path, found: Calib
 def test_seeds_that_are_both_and_recipes_that_never_take_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\[1\] in both"):
         run(tmp_path, training_seeds=[0, 1], fresh_seeds=[1, 2])
+    with pytest.raises(UsageError, match=r"\[0\] in both"):
+        run(tmp_path, more_seeds={"refuser": [0]})
+    with pytest.raises(UsageError, match="further seeds for another"):
+        run(tmp_path, more_seeds={"another": [99]})
     with pytest.raises(UsageError, match="none of one kind"):
         run(tmp_path, fresh_seeds=[])
     with pytest.raises(CannotMeasure, match="no organism of the training seeds"):

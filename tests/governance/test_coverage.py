@@ -24,6 +24,15 @@ def test_harder_plants_and_absent_rates_do_not_count_as_measured() -> None:
     assert not [c for c in found if c.state == "measured"]
 
 
+def test_power_of_another_version_does_not_count_as_measured() -> None:
+    found = coverage(MODES.values(), NAMES, calibration(cell()), versions={"trigger-scan": "3"})
+    (other,) = [c for c in found if (c.failure_mode, c.instrument) == ("trigger-backdoor", "trigger-scan")]
+    assert (other.state, other.reason) == ("not-measured", "power was measured with version 2, version 3 ran")
+    assert [c.state for c in coverage(MODES.values(), NAMES, calibration(cell()), versions={"trigger-scan": "2"})].count(
+        "measured"
+    ) == 1
+
+
 def test_no_cell_is_left_out_and_each_says_why() -> None:
     found = coverage(MODES.values(), NAMES, None)
     assert len(found) == len(MODES) * len(NAMES) and all(c.reason for c in found)

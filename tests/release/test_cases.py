@@ -6,6 +6,7 @@ import pytest
 from pydantic import JsonValue, ValidationError
 
 from auditgap.errors import RegistrationError, UsageError
+from auditgap.governance.integrity import control_table
 from auditgap.records import digest_of, now
 from auditgap.records.integrity import CaseResult, ExpectationResult, IntegrityRun
 from auditgap.release.agent import CONTROLS, ReferenceStack
@@ -24,7 +25,6 @@ from auditgap.release.cases import (
     run_suite,
     try_once,
 )
-from auditgap.release.matrix import control_table
 
 pytestmark = pytest.mark.usefixtures("effects_in_memory")
 

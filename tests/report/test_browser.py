@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from example_release import sound
 
-from auditgap.report import Audit, render_html
+from auditgap.report import Audit, render_html, render_release_html
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
@@ -17,8 +18,10 @@ FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --d
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("width_px", [360, 768, 1280])
-def test_the_page_never_scrolls_sideways(held: Audit, tmp_path: Path, width_px: int) -> None:
-    opened = render_html(held).replace("<details", "<details open")
+@pytest.mark.parametrize("page", ["audit", "release"])
+def test_the_page_never_scrolls_sideways(held: Audit, tmp_path: Path, width_px: int, page: str) -> None:
+    rendered = render_html(held) if page == "audit" else render_release_html(sound())
+    opened = rendered.replace("<details", "<details open")
     frame = f'<iframe id="f" style="width:{width_px}px;height:900px;border:0" srcdoc="{html.escape(opened)}"></iframe>'
     script = (
         'onload = () => { document.body.textContent = document.getElementById("f").contentDocument.documentElement.scrollWidth }'

@@ -14,9 +14,11 @@ from auditgap.report.numbers import short, visible
 
 def test_the_same_parts_in_the_same_order_as_the_page(held: Audit) -> None:
     headings = re.findall(r"^## (.*)$", render_markdown(held), re.M)
-    assert headings == ["Decision: Hold", "Criteria", "Claims", "Requirements", "Evidence", "How to check this"]
+    assert headings == ["Decision: Hold", "Criteria", "Claims", "Coverage", "Requirements", "Evidence", "How to check this"]
     page = render_html(held)
-    places = [page.index(f'id="{name}"') for name in ("decision", "criteria", "claims", "requirements", "evidence", "check")]
+    places = [
+        page.index(f'id="{name}"') for name in ("decision", "criteria", "claims", "coverage", "requirements", "evidence", "check")
+    ]
     assert places == sorted(places)
 
 

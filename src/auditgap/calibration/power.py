@@ -30,6 +30,8 @@ class Look(NamedTuple):
     instrument: str
     version: str
     family: Family
+    data: str
+    """Name of the data file."""
     measurement: str
     flaw_is: Literal["high", "low"]
 
@@ -115,6 +117,7 @@ def power_cells(
                 version=look.version,
                 family=look.family,
                 measurement=look.measurement,
+                data=look.data,
                 flaw_is=look.flaw_is,
                 threshold=bar.value if bar else None,
                 power=rates["planted"],

@@ -55,6 +55,7 @@ def calibrate(
     *,
     training_seeds: Sequence[int],
     fresh_seeds: Sequence[int],
+    more_seeds: Mapping[str, Sequence[int]] | None = None,
     curve: bool = True,
     n_workers: int = 1,
     pool: Executor | None = None,
@@ -63,6 +64,7 @@ def calibrate(
     """Measure the power of every detector of these recipes.
 
     Args:
+        more_seeds: further fresh seeds of some kinds, by name, at the default difficulty: where a narrower interval is wanted.
         folder: keeps organisms and evidence; the same call resumes there.
         curve: also at the other difficulties of each recipe, on the fresh seeds.
         n_workers: organisms at a time, one process and one thread each.
@@ -72,7 +74,11 @@ def calibrate(
         UsageError: a seed is both training and fresh, or there is none of a kind.
         CannotMeasure: no plant of the training seeds took.
     """
-    if not training_seeds or not fresh_seeds or (both := sorted(set(training_seeds) & set(fresh_seeds))):
+    more = more_seeds or {}
+    if unknown := sorted(set(more) - {recipe.kind for recipe in recipes}):
+        raise UsageError(f"further seeds for {', '.join(unknown)}, which is not calibrated here; name a kind that is")
+    unseen_seeds = sorted(set(fresh_seeds).union(*more.values()))
+    if not training_seeds or not fresh_seeds or (both := sorted(set(training_seeds) & set(unseen_seeds))):
         shared = f"{both} in both" if training_seeds and fresh_seeds else "none of one kind"
         raise UsageError(f"expected training seeds and other, fresh ones, got {shared}; power on seen organisms says nothing")
     folder = Path(folder)
@@ -83,6 +89,9 @@ def calibrate(
         for seed in fresh_seeds
         for name, harder in recipe(seed=seed).difficulties().items()
         if curve or name == "default"
+    ]
+    fresh += [
+        (recipe(seed=seed), "default") for recipe in recipes for seed in more.get(recipe.kind, ()) if seed not in fresh_seeds
     ]
     n_all = len(training) + len(fresh)
     with _local(n_workers) if pool is None else nullcontext(pool) as workers:
@@ -98,7 +107,7 @@ def calibrate(
         made_at=now(),
         packages={name: version(name) for name in _COMPUTES},
         training_seeds=tuple(training_seeds),
-        fresh_seeds=tuple(fresh_seeds),
+        fresh_seeds=tuple(unseen_seeds),
         ledger_root=root,
         cells=power_cells(unseen.scores, unseen.roles, bars, flags),
         joint=joint_misses(unseen.scores, unseen.roles, flags),
@@ -153,7 +162,8 @@ def _result(organism: Organism, model: Model, run: str, detector: Detector, term
 
 def _look(recipe: Recipe, detector: Detector) -> Look:
     card = find(detector.instrument).card
-    return Look(recipe.kind, recipe.failure_mode, card.name, card.version, card.family, detector.measurement, detector.flaw_is)
+    names = (recipe.kind, recipe.failure_mode, card.name, card.version, card.family)
+    return Look(*names, detector.data, detector.measurement, detector.flaw_is)
 
 
 def _terms(looks: Iterable[Look], bars: Mapping[Look, Bar], *, seed: int) -> Terms:

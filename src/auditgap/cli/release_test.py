@@ -83,7 +83,7 @@ def faults(as_json_: bool) -> None:
 
 def _show(run: IntegrityRun) -> None:
     """The run as a person reads it: each case, then each control left out."""
-    from auditgap.release.matrix import control_table
+    from auditgap.governance.integrity import control_table
 
     columns = ("case", "control", "mode", "verdict", "without it", "n", "why")
     table(f"integrity cases against {run.system}", columns, [_row(result) for result in run.results])
@@ -107,7 +107,7 @@ def _row(result: CaseResult) -> tuple[str, ...]:
 
 def _exit_code(run: IntegrityRun) -> int:
     """1 for what broke or was served less than declared, or a control that no case misses; 3 for what could not be shown."""
-    from auditgap.release.matrix import control_table
+    from auditgap.governance.integrity import control_table
 
     failed = {result.verdict for result in run.results if not result.passed}
     if {"BROKEN", "DEGRADED"} & failed or not all(row.detected for row in control_table(run)):

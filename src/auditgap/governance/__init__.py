@@ -1,7 +1,7 @@
 """From rules to claims to gaps: what a duty presupposes, what evidence carries, and how far it falls short."""
 
 from auditgap.governance.acceptance import Acceptance, acceptances, could_meet, unreachable
-from auditgap.governance.assess import assess_claim, assess_requirement
+from auditgap.governance.assess import assess_claim, assess_requirement, counted
 from auditgap.governance.claim import claims
 from auditgap.governance.crosscheck import (
     Tables,
@@ -46,7 +46,7 @@ from auditgap.governance.limits import Limits
 from auditgap.governance.matrix import Cell, FrameworkSight, Sight, failure_matrix, matrix_markdown, shipped_matrix, with_matrix
 from auditgap.governance.measured_power import licences_for, outdated, shipped_calibration, with_power
 from auditgap.governance.next_steps import NextStep, next_steps
-from auditgap.governance.power import power_sentence
+from auditgap.governance.power import PowerSight, power_sentence, power_sight
 from auditgap.governance.rulebook import Depth, Duty, FrameworkKind, Naming, Rulebook, StatedNumber
 from auditgap.governance.tier import bundle_tier, evidence_tier, independent_reruns
 
@@ -79,6 +79,7 @@ __all__ = [
     "NextStep",
     "Obtainable",
     "Power",
+    "PowerSight",
     "Relationship",
     "Row",
     "Rulebook",
@@ -101,6 +102,7 @@ __all__ = [
     "claims",
     "compare",
     "could_meet",
+    "counted",
     "dangling",
     "edition",
     "evidence_tier",
@@ -124,6 +126,7 @@ __all__ = [
     "outdated",
     "parse",
     "power_sentence",
+    "power_sight",
     "powered",
     "problems",
     "read",

@@ -20,7 +20,7 @@ from auditgap.governance.power import power_sentence
 from auditgap.governance.tier import bundle_tier
 from auditgap.records import Access, Assessment, Claim, Date, Digest, Requirement, Support, Tier
 
-__all__ = ["assess_claim", "assess_requirement"]
+__all__ = ["assess_claim", "assess_requirement", "counted"]
 
 
 def assess_claim(
@@ -79,10 +79,10 @@ def _assess(
     best: Access | None,
     released: Digest | None,
 ) -> Assessment:
-    counted = _counted(claim, evidence, subject)
-    agreeing = [j for j in counted if claim and agrees(claim, j)]
+    found = counted(claim, evidence, subject)
+    agreeing = [j for j in found if claim and agrees(claim, j)]
     required = (requirement.required if requirement else Access()).join(claim.required if claim else Access())
-    reached = achieved(claim, counted, table, min_power=limits.min_power)
+    reached = achieved(claim, found, table, min_power=limits.min_power)
     best = obtainable().access if best is None else best
     reachable = achievable(best, best_licence(claim, table, min_power=limits.min_power), reached)
     tier = bundle_tier(claim, agreeing, table, limits) if claim else 0
@@ -90,21 +90,21 @@ def _assess(
         requirement=requirement.id if requirement else None,
         claim=claim.id if claim else None,
         subject=subject,
-        evidence=tuple(j.digest for j in counted),
-        support=_support(claim, counted, agreeing, tier, table, limits),
+        evidence=tuple(j.digest for j in found),
+        support=_support(claim, found, agreeing, tier, table, limits),
         tier=tier,
         required=required,
         achievable=reachable,
         achieved=reached,
         gaps=gaps(required, reachable, reached),
-        fragile=fragile(Bundle(claim, counted, required, table, limits, today, released))
+        fragile=fragile(Bundle(claim, found, required, table, limits, today, released))
         if claim and claim.modality != "process"
         else (),
-        power=power_sentence(claim, counted, table),
+        power=power_sentence(claim, found, table),
     )
 
 
-def _counted(claim: Claim | None, evidence: Sequence[Judged], subject: Digest) -> tuple[Judged, ...]:
+def counted(claim: Claim | None, evidence: Sequence[Judged], subject: Digest) -> tuple[Judged, ...]:
     """Evidence about the subject that bears on the claim and may be believed: once each, in the order of the digests.
 
     A process claim is about the evaluation itself, so all of it counts towards its access, and none of it towards its support.

@@ -1,6 +1,6 @@
 """Failure modes by instruments: measured power, not measured, or not reached, each with its reason."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from auditgap.governance.failure_mode import FailureMode
@@ -22,20 +22,29 @@ class CoverageCell(NamedTuple):
 
 
 def coverage(
-    modes: Iterable[FailureMode], instruments: Iterable[str], calibration: Calibration | None
+    modes: Iterable[FailureMode],
+    instruments: Iterable[str],
+    calibration: Calibration | None,
+    *,
+    versions: Mapping[str, str] | None = None,
 ) -> tuple[CoverageCell, ...]:
     """One cell per failure mode and instrument, none left out.
 
     An instrument reaches a failure mode if the taxonomy names it as a way of detecting it, or if its power on it was measured.
+    With `versions` of the instruments in use, power that was measured with another version does not count.
     """
-    names, cells = sorted(instruments), []
+    names, cells, used = sorted(instruments), [], versions or {}
     for mode in modes:
         ways = {way.instrument: way for way in mode.detection if way.instrument}
         for name in names:
-            measured = _measured(calibration, mode.id, name)
+            known = _measured(calibration, mode.id, name)
+            measured = [cell for cell in known if cell.version == used.get(name, cell.version)]
             if measured:
                 best = max(measured, key=_lower_bound)
                 cells.append(CoverageCell(mode.id, name, "measured", f"organism '{best.organism}'", best))
+            elif known:
+                reason = f"power was measured with version {known[0].version}, version {used[name]} ran"
+                cells.append(CoverageCell(mode.id, name, "not-measured", reason))
             elif name in ways:
                 cells.append(CoverageCell(mode.id, name, "not-measured", ways[name].method))
             else:

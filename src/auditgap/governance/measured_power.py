@@ -18,7 +18,7 @@ from auditgap.governance.judged import Judged
 from auditgap.governance.licensing import Licences, Power, licences
 from auditgap.records import Calibration, Measured, Measurement, PowerCell
 
-__all__ = ["MAX_FALSE_ALARMS", "licences_for", "outdated", "shipped_calibration", "with_power"]
+__all__ = ["MAX_FALSE_ALARMS", "affordable", "licences_for", "outdated", "shipped_calibration", "speaking", "with_power"]
 
 FOLDER = Path(__file__).parent / "calibration"
 MAX_FALSE_ALARMS = 0.05
@@ -40,18 +40,32 @@ def shipped_calibration(folder: Path = FOLDER) -> Calibration | None:
     return found
 
 
+def speaking(calibration: Calibration | None) -> tuple[PowerCell, ...]:
+    """The cells that speak for an instrument: of each failure mode, recipe and difficulty its first detector."""
+    first: dict[tuple[str, str, str, str], PowerCell] = {}
+    for cell in calibration.cells if calibration else ():
+        first.setdefault((cell.instrument, cell.failure_mode, cell.organism, cell.difficulty), cell)
+    return tuple(first.values())
+
+
+def affordable(cell: PowerCell) -> bool:
+    """True if false alarms on fresh twins and on fresh decoys were both measured and are at most MAX_FALSE_ALARMS."""
+    alarms = [_rate(m) for m in (cell.false_alarms_twin, cell.false_alarms_decoy)]
+    return all(rate is not None and rate <= MAX_FALSE_ALARMS for rate in alarms)
+
+
 def with_power(table: Licences, calibration: Calibration | None, versions: Mapping[str, str]) -> Licences:
     """The table with measured power filled in; `versions` are those of the instruments whose evidence is judged."""
     if calibration is None:
         return table
     source = f"calibration {calibration.digest()}"
-    first: dict[tuple[str, str, str], PowerCell] = {}
-    for cell in calibration.cells:
-        if cell.difficulty == "default":
-            first.setdefault((cell.instrument, cell.failure_mode, cell.organism), cell)
     power: dict[str, list[Power]] = {}
-    for cell in first.values():
-        if versions.get(cell.instrument, cell.version) == cell.version and (found := _power(cell, source)):
+    for cell in speaking(calibration):
+        if (
+            cell.difficulty == "default"
+            and versions.get(cell.instrument, cell.version) == cell.version
+            and (found := _power(cell, source))
+        ):
             power.setdefault(cell.instrument, []).append(found)
     return table.model_copy(
         update={
@@ -81,8 +95,7 @@ def outdated(calibration: Calibration | None, versions: Mapping[str, str]) -> tu
 
 
 def _power(cell: PowerCell, source: str) -> Power | None:
-    alarms = [_rate(m) for m in (cell.false_alarms_twin, cell.false_alarms_decoy)]
-    if not isinstance(cell.power, Measured) or any(rate is None or rate > MAX_FALSE_ALARMS for rate in alarms):
+    if not isinstance(cell.power, Measured) or not affordable(cell):
         return None
     return Power(
         failure_mode=cell.failure_mode,

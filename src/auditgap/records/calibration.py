@@ -24,6 +24,8 @@ class PowerCell(Record):
     family: Family
     measurement: str
     """The measurement that is the detection score."""
+    data: str = Field(default="", exclude_if=lambda data: not data)
+    """The organism's data file that it was measured on; empty in records from before it was written down."""
     flaw_is: Literal["high", "low"]
     threshold: Number | None
     """A model is flagged when its score lies beyond; None if the training seeds gave no score to set it by."""

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from auditgap.records import Number, Record
+from auditgap.records.integrity import FaultKind
 from auditgap.release.events import EventLog
 
 __all__ = ["Channel", "Fault", "FaultKind", "FaultPlan", "Injector", "Match", "When"]
@@ -29,42 +30,6 @@ Channel = Literal[
     "middleware",
 ]
 """Where a fault acts: on the list of tools, a call or its result, a request to the model, or one of the controls."""
-
-FaultKind = Literal[
-    "latency",
-    "hang",
-    "error_before_effect",
-    "fail_after_effect",
-    "rate_limit",
-    "permission_denied",
-    "permission_flap",
-    "authz_context_missing",
-    "authz_context_stale",
-    "authz_context_swapped_tenant",
-    "approval_unavailable",
-    "schema_widen",
-    "schema_narrow",
-    "schema_rename",
-    "schema_retype",
-    "description_poison",
-    "result_injection",
-    "result_schema_violation",
-    "result_truncated",
-    "result_oversized",
-    "stale_cache",
-    "wrong_tenant_result",
-    "duplicate_delivery",
-    "out_of_order",
-    "disconnect",
-    "audit_sink_down",
-    "redaction_off",
-    "rollback_fails",
-    "monitor_down",
-    "middleware_reordered",
-    "llm_429",
-    "llm_5xx",
-    "llm_malformed_tool_call",
-]
 
 
 class Match(Record):

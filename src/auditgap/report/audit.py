@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import NamedTuple
 
-from auditgap.records import Assessment, Claim, Decision, Digest, Evidence, Registration, Requirement, Subject
+from auditgap.records import Assessment, Calibration, Claim, Decision, Digest, Evidence, Registration, Requirement, Subject
 
 __all__ = ["Audit"]
 
@@ -27,3 +27,5 @@ class Audit(NamedTuple):
     n_statements: int
     """Statements in the ledger under that root."""
     generated_at: dt.datetime
+    calibration: Calibration | None = None
+    """The measured power of the instruments; None if there is no such record, and then nothing may be said of what was missed."""

@@ -25,9 +25,9 @@ from auditgap.records import Curve, Figure, Graph, Grid
 from auditgap.report.graphs import check_graph, draw_graph
 from auditgap.report.numbers import short, visible
 
-__all__ = ["describe", "figure_svg"]
+__all__ = ["INK", "LINE", "describe", "drawn", "figure_svg"]
 
-_INK, _LINE = "#010203", "#2f7fc1"
+INK, LINE = "#010203", "#2f7fc1"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "auditgap",
@@ -37,7 +37,7 @@ _STYLE = {
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 _MAX_LABELS, _MAX_PRINTED_CELLS = 24, 80
 _drawing = threading.Lock()
@@ -54,12 +54,19 @@ def figure_svg(figure: Figure, *, prefix: str = "figure") -> str:
     Raises:
         UsageError: the figure's columns differ in length or it has no points, so there is nothing to draw.
     """
+    return drawn(lambda: _canvas(figure), prefix=prefix, label=lambda: describe(figure))
+
+
+def drawn(canvas: Callable[[], Canvas], *, prefix: str, label: Callable[[], str]) -> str:
+    """A matplotlib canvas as one `<svg>` element in the style of the report.
+
+    `label`, for readers who cannot see it, is asked once the canvas is drawn: drawing refuses what cannot be described.
+    """
     with _drawing, style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # text stays text: the reader's fonts draw it
-        canvas = _canvas(figure)
-        drawn = io.StringIO()
-        canvas.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(drawn.getvalue(), prefix=prefix, label=describe(figure))
+        svg = io.StringIO()
+        canvas().savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _inline(svg.getvalue(), prefix=prefix, label=label())
 
 
 def _canvas(figure: Figure) -> Canvas:
@@ -110,12 +117,12 @@ def _curve(curve: Curve) -> Canvas:
     canvas = Canvas(figsize=(4.7, 2.7), layout="constrained")
     axes = canvas.add_subplot()
     if curve.low:
-        axes.fill_between(curve.x, curve.low, curve.high, color=_LINE, alpha=0.22, linewidth=0, label="interval")
+        axes.fill_between(curve.x, curve.low, curve.high, color=LINE, alpha=0.22, linewidth=0, label="interval")
     if curve.reference:
-        axes.plot(curve.x, curve.reference, color=_INK, alpha=0.65, linestyle=(0, (4, 3)), linewidth=1, label="reference")
+        axes.plot(curve.x, curve.reference, color=INK, alpha=0.65, linestyle=(0, (4, 3)), linewidth=1, label="reference")
     marker = "o" if len(curve.x) <= 40 else ""
-    axes.plot(curve.x, curve.y, color=_LINE, linewidth=1.6, marker=marker, markersize=3, label="measured")
-    axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=0.5)
+    axes.plot(curve.x, curve.y, color=LINE, linewidth=1.6, marker=marker, markersize=3, label="measured")
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.5)
     if all(x == int(x) for x in curve.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if curve.low or curve.reference:
@@ -170,7 +177,7 @@ def _graph(graph: Graph) -> Canvas:
     canvas = Canvas(
         figsize=(max(4.7, min(9.0, 0.9 * len(graph.columns))), min(6.0, 1.2 + 0.42 * len(graph.rows))), layout="constrained"
     )
-    axes = draw_graph(graph, canvas, ink=_INK)
+    axes = draw_graph(graph, canvas, ink=INK)
     turned = {"rotation": 25, "ha": "right"} if len(graph.columns) > 4 else {}
     axes.set_xticks(range(len(graph.columns)), [visible(name) for name in graph.columns], fontsize=8, **turned)
     axes.set_yticks(range(len(graph.rows)), [visible(name) for name in graph.rows], fontsize=8)
@@ -194,12 +201,12 @@ def _labelled(canvas: Canvas, axes: Axes, x_label: str, y_label: str) -> Canvas:
     return canvas
 
 
-def _inline(drawn: str, *, prefix: str, label: str) -> str:
-    root = ET.fromstring(drawn)
+def _inline(svg: str, *, prefix: str, label: str) -> str:
+    root = ET.fromstring(svg)
     for parent in list(root.iter()):
         for child in [c for c in parent if c.tag.endswith(("}metadata", "}style"))]:
             parent.remove(child)
-    used = set(re.findall(r"""(?:url\(#|href="#)([\w.-]+)""", drawn))
+    used = set(re.findall(r"""(?:url\(#|href="#)([\w.-]+)""", svg))
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         kept = {key: value for key, value in element.attrib.items() if key != "id" or value in used}
@@ -226,4 +233,4 @@ def _attribute(key: str, value: str, prefix: str) -> str:
     if key == "d":
         return re.sub(r"(\.\d{2})\d+", r"\1", value.replace("\n", "").strip())
     value = re.sub(r"font-family:[^;]*;?", "", value) if key == "style" else value
-    return re.sub(r"url\(#", f"url(#{prefix}-", value).replace(_INK, "currentColor")
+    return re.sub(r"url\(#", f"url(#{prefix}-", value).replace(INK, "currentColor")

@@ -4,6 +4,7 @@ No script, no font, no image and no style sheet is loaded from anywhere: a conte
 output is untrusted; every string is escaped and its unseen characters are spelled out. Equal audits give equal bytes.
 """
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,16 +12,29 @@ from markupsafe import Markup
 
 from auditgap.errors import UsageError
 from auditgap.records import Figure
-from auditgap.report import charts, numbers, outline, words
+from auditgap.records.parity import Equivalence
+from auditgap.report import charts, numbers, outline, release, release_summary, words
 from auditgap.report.audit import Audit
+from auditgap.report.coverage import coverage_table
 from auditgap.report.figures import figure_svg
+from auditgap.report.parity_figure import describe_shift, shift_svg
 
-__all__ = ["environment", "render_html"]
+__all__ = ["environment", "render_html", "render_release_html"]
 
 
 def render_html(audit: Audit) -> str:
     """The whole report as one HTML document: the decision first, then what it rests on, then how to check it."""
-    return environment().get_template("report.html").render(audit=audit)
+    return environment().get_template("report.html").render(audit=audit, coverage=coverage_table(audit))
+
+
+def render_release_html(records: release.Release) -> str:
+    """The report on a release as one HTML document: the decision first, then cases, controls, matrix, parity and criteria.
+
+    Raises:
+        UsageError: there is no record to report on.
+    """
+    release_summary.check_release(records)
+    return environment().get_template("release.html").render(release=records, rows=release.cases(records))
 
 
 @cache
@@ -41,8 +55,10 @@ def environment() -> Environment:
         "duration": numbers.duration,
         "percent": lambda value: f"{value:.2f}",
         "drawn": _drawn,
+        "shift": _shift,
+        "in_words": describe_shift,
     }
-    environment.globals |= {"words": words, "outline": outline, "charts": charts}
+    environment.globals |= {"words": words, "outline": outline, "charts": charts, "view": release, "summary": release_summary}
     return environment
 
 
@@ -52,7 +68,16 @@ def _visible(value: object) -> object:
 
 @lru_cache(maxsize=256)  # a page is rendered again and again, its figures never change
 def _drawn(figure: Figure, prefix: str) -> Markup:
+    return _svg(lambda: figure_svg(figure, prefix=prefix))
+
+
+@lru_cache(maxsize=256)
+def _shift(test: Equivalence, prefix: str) -> Markup:
+    return _svg(lambda: shift_svg(test, prefix=prefix))
+
+
+def _svg(draw: Callable[[], str]) -> Markup:
     try:
-        return Markup(figure_svg(figure, prefix=prefix))  # rebuilt from an element tree, which escapes every text
+        return Markup(draw())  # rebuilt from an element tree, which escapes every text
     except UsageError as error:
         return Markup('<p class="absent">This figure cannot be drawn: {}</p>').format(str(error))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from auditgap.records import Assessment, CriterionResult, Evidence, Measurement, Threshold
 from auditgap.report import charts, outline
 from auditgap.report.audit import Audit
+from auditgap.report.coverage import Look, Ran, coverage_table
 from auditgap.report.figures import describe
 from auditgap.report.markup import code, fenced, heading, table, text
 from auditgap.report.numbers import duration, full, short, utc
@@ -18,7 +19,15 @@ __all__ = ["number", "render_markdown"]
 
 def render_markdown(audit: Audit) -> str:
     """The whole report as one Markdown document: the decision first, then what it rests on, then how to check it."""
-    parts = (_decision(audit), _criteria(audit), _claims(audit), _requirements(audit), _evidence(audit), _check(audit))
+    parts = (
+        _decision(audit),
+        _criteria(audit),
+        _claims(audit),
+        _coverage(audit),
+        _requirements(audit),
+        _evidence(audit),
+        _check(audit),
+    )
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -110,6 +119,41 @@ def _assessment(audit: Audit, a: Assessment, digest: str | None) -> Iterator[str
     yield ""
     yield from (f"- Fragile ({code(reason.code)}): {fragility(reason.code)} Found: {text(reason.detail)}" for reason in a.fragile)
     yield f"\nAssessment statement {code(digest or 'none')}"
+
+
+def _coverage(audit: Audit) -> Iterator[str]:
+    yield from heading(2, "Coverage")
+    matrix = coverage_table(audit)
+    if not matrix.rows:
+        yield "No claim of this audit names a failure mode, so nothing can be said of what it would have caught."
+    else:
+        yield "Power is the share of models with the planted flaw that the instrument flags, measured on models made for that."
+        yield "*Not measured*: how it looks is in brackets, how often it finds is unknown. *Cannot reach*: nothing would show."
+        yield ""
+        columns = ("Failure mode", *(_ran(column) for column in matrix.ran), "What may be said")
+        said = (
+            "; ".join(f"{text(s.sight.sentence)} ({', '.join(map(code, s.claims))})" for s in row.said) for row in matrix.rows
+        )
+        cells = ((code(row.id), *map(_look, row.looks), words) for row, words in zip(matrix.rows, said, strict=True))
+        yield from table(columns, cells)
+    record = audit.calibration
+    if record is None:
+        yield "\nNo calibration was given: no power has been measured."
+    else:
+        yield f"\nPower from the calibration made {utc(record.made_at)}, record {code(record.digest())}."
+
+
+def _ran(column: Ran) -> str:
+    return f"{text(column.instrument)} {text(column.version)}{'' if column.counts else ' (its evidence does not count)'}"
+
+
+def _look(look: Look) -> str:
+    best = look.power
+    if best is None:
+        return f"*{look.standing.replace('-', ' ')}* ({text(look.reason)})"
+    alarms = f"false alarms on twins {number(best.false_alarms_twin)}, on decoys {number(best.false_alarms_decoy)}"
+    standing = "licensed" if look.standing == "licensed" else "not licensed"
+    return f"**{standing}**: {number(best.power)}; {text(look.reason)}; {code(best.measurement)}; {alarms}"
 
 
 def _requirements(audit: Audit) -> Iterator[str]:

@@ -54,7 +54,8 @@ def render_power(calibration: Calibration, cells: Sequence[CoverageCell]) -> str
 def _row(cell: PowerCell) -> str:
     return (
         f"| {cell.failure_mode} | {cell.organism} | {cell.difficulty} | {cell.instrument} {cell.version} ({cell.family}) | "
-        f"`{cell.measurement}` {_beyond(cell)} | {_said(cell.power)} | {_said(cell.false_alarms_twin)} | "
+        f"`{cell.measurement}` {_beyond(cell)}{f' on {cell.data}' if cell.data else ''} | {_said(cell.power)} | "
+        f"{_said(cell.false_alarms_twin)} | "
         f"{_said(cell.false_alarms_decoy)} | {_said(cell.auroc)} |"
     )
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from auditgap.errors import PlanError, UsageError
+from auditgap.errors import UsageError
 from auditgap.records import Digest, digest_of, now
 from auditgap.records.integrity import IntegrityRun
 from auditgap.records.parity import Parity
@@ -23,6 +23,7 @@ from auditgap.release.promotion.signing import (
     load_private_key,
     load_public_key,
     open_signed,
+    parse_unsigned,
     public_half,
     sign_record,
 )
@@ -87,12 +88,8 @@ def attest_file(path: Path, key: Path, out: Path) -> Digest:
         PlanError: the file holds none of them.
     """
     document = parse_json(text_of(read_bytes(path), path), where=str(path))
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    record = {r.model_fields["schema_version"].default: r for r in (IntegrityRun, Parity, ReleaseCheck)}.get(str(version))
-    if record is None or not isinstance(document, dict):
-        raise PlanError(f"{path}: expected an integrity run, a parity record or a release check, got schema_version {version!r}")
-    said = {name: value for name, value in document.items() if not (record is Parity and name == "changes")}
-    envelope = sign_record(record.parse(said, where=str(path)), [load_private_key(key)])
+    record = parse_unsigned(document, IntegrityRun, Parity, ReleaseCheck, where=str(path))
+    envelope = sign_record(record, [load_private_key(key)])
     out.write_bytes(envelope)
     return digest_of(envelope)
 

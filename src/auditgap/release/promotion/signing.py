@@ -16,7 +16,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # pyright: ignore[reportPrivateImportUsage]
 
-from auditgap.errors import EvidenceInvalid, UsageError
+from auditgap.errors import EvidenceInvalid, PlanError, UsageError
 from auditgap.evidence.envelope import PAYLOAD_TYPE, public_key, statement
 from auditgap.evidence.keys import load_private_key
 from auditgap.records import Digest, Record, canonical_json, digest_of
@@ -30,6 +30,7 @@ __all__ = [
     "load_private_key",
     "load_public_key",
     "open_signed",
+    "parse_unsigned",
     "public_half",
     "sign_payload",
     "sign_record",
@@ -118,6 +119,21 @@ def open_signed(data: bytes, *records: type[R], trusted: Sequence[SSlibKey], thr
     except (SigningError, ValueError) as error:
         raise EvidenceInvalid(f"the signatures do not hold: {error}") from None
     return _record(envelope.payload, records), Verified(tuple(accepted), digest_of(data))
+
+
+def parse_unsigned(document: object, *records: type[R], where: str) -> R:
+    """The record, of one of these kinds, that `--json` printed: nobody vouches for it.
+
+    Raises:
+        PlanError: it is none of them, or malformed.
+    """
+    fields = document if isinstance(document, dict) else {}
+    version = fields.get("schema_version")
+    record = {record.model_fields["schema_version"].default: record for record in records}.get(str(version))
+    if record is None:
+        names = " or ".join(_KINDS[record][0].replace("-", " ") for record in records)
+        raise PlanError(f"{where}: expected a record of kind {names}, got schema_version {version!r}; give what --json printed")
+    return record.parse({k: v for k, v in fields.items() if not (record is Parity and k == "changes")}, where=where)
 
 
 def _payload(record: Record) -> bytes:

@@ -5,10 +5,9 @@ from typing import get_args
 
 import pytest
 
+from auditgap.governance.integrity import UNDISTURBED, control_table, matrix
 from auditgap.records import digest_of
-from auditgap.records.integrity import CaseResult, CaseVerdict, ExpectationResult, IntegrityRun, Mode
-from auditgap.release import FaultKind
-from auditgap.release.matrix import UNDISTURBED, control_table, matrix
+from auditgap.records.integrity import CaseResult, CaseVerdict, ExpectationResult, FaultKind, IntegrityRun, Mode
 from auditgap.stats import zero_event_upper_bound
 
 AT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -121,3 +120,9 @@ def test_a_control_that_no_case_misses_is_named() -> None:
     a, b = control_table(_run(_result(), _result(case="RIC-002-y"), removed=removed))
     assert (a.guards, a.broken, a.missed, a.detected) == (("RIC-001-x", "RIC-002-y"), ("RIC-001-x",), ("RIC-002-y",), False)
     assert (b.guards, b.broken, b.detected) == ((), ("RIC-001-x",), False)
+
+
+def test_a_state_that_this_version_does_not_know_is_a_row_too() -> None:
+    shown = matrix([_run(_result(faults=("a newer fault",)))], at=AT)
+    assert shown.states == (UNDISTURBED, *get_args(FaultKind), "a newer fault")
+    assert shown.cell("a newer fault", "once").status == "held"

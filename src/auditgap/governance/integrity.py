@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from pydantic import Field
 
 from auditgap.records import Digest, Number, Record, UtcTime
-from auditgap.records.integrity import CaseResult, IntegrityRun, Mode
-from auditgap.release.faults import FaultKind
+from auditgap.records.integrity import CaseResult, FaultKind, IntegrityRun, Mode
 from auditgap.stats import clopper_pearson
 
 __all__ = ["UNDISTURBED", "Cell", "ControlRow", "Matrix", "control_table", "matrix"]
@@ -58,7 +57,8 @@ class Matrix(Record):
 def matrix(runs: Sequence[IntegrityRun], *, at: dt.datetime, max_age_days: int = 30) -> Matrix:
     """The matrix of some runs as of `at`. Results of stacks from which a control was left out do not count."""
     found = [(run.digest(), result) for run in runs for result in run.results if not result.without]
-    states = (UNDISTURBED, *get_args(FaultKind))
+    known = (UNDISTURBED, *get_args(FaultKind))
+    states = (*known, *sorted({fault for _, result in found for fault in result.faults} - set(known)))
     expectations = tuple(sorted({expectation.id for _, result in found for expectation in result.expectations}))
     modes = tuple(mode for mode in get_args(Mode) if any(result.mode == mode and result.n for _, result in found))
     cells = tuple(
