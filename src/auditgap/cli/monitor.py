@@ -4,6 +4,7 @@ from typing import get_args
 
 import click
 
+from auditgap.cli.monitor_serve import serve, token, traffic
 from auditgap.cli.monitor_watch import watch
 from auditgap.cli.options import as_json, device, json_flag, table, threads, use_threads
 from auditgap.records.monitor import AggregationKind, MonitorCard, MonitorPolicy, PositionPolicy
@@ -183,4 +184,5 @@ def _print_card(card: MonitorCard, out: str) -> None:
         click.echo(f"\nAUROC on test {card.auroc.value:.3f} ({interval.low:.3f} to {interval.high:.3f}), {card.auroc.n} groups")
 
 
-command.add_command(watch)
+for added in (serve, token, traffic, watch):
+    command.add_command(added)

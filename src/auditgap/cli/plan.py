@@ -80,13 +80,17 @@ def portfolio(file: str, store: str, subject: str | None, on: dt.datetime | None
 def _looked_up(
     file: str, store: str, subject: str | None, on: dt.datetime | None
 ) -> "tuple[ReviewPlan, dict[str, Measured], Date]":
+    from auditgap.evidence import Store
     from auditgap.governance import claims, licences_for
     from auditgap.governance.review import look_up
     from auditgap.governance.review_records import load_review
     from auditgap.governance.safety_case import holdings
+    from auditgap.incidents import dossiers, with_incidents
     from auditgap.records import now
 
-    plan, today, known = load_review(file), on.date() if on else now().date(), claims()
+    with Store.open(store, create=False) as opened:
+        plan = with_incidents(load_review(file), dossiers(opened))
+    today, known = on.date() if on else now().date(), claims()
     about, held = holdings(store, subject or plan.subject, until=today)
     asked = [known[claim] for claim in plan.claims()]
     return plan, look_up(asked, held, licences_for(held), subject=about, on=today, ended=plan.ended(today)), today

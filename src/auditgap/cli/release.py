@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from auditgap.cli.options import as_json, json_flag, table
+from auditgap.cli.release_diagnose import diagnose
 from auditgap.cli.release_gate import attest, cosign, gate, log, register, verify
 from auditgap.cli.release_proxy import proxy_mcp
 from auditgap.cli.release_proxy_model import proxy_model
@@ -113,5 +114,5 @@ def _rows(delta: "Delta") -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-for added in (test, faults, proxy_mcp, proxy_model, register, log, attest, gate, cosign, verify, report):
+for added in (test, faults, proxy_mcp, proxy_model, register, log, attest, gate, cosign, verify, report, diagnose):
     command.add_command(added)

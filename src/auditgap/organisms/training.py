@@ -1,8 +1,10 @@
-"""Training a small chat model, from nothing or further: cross-entropy on the assistant's words alone.
+"""Training a small model, from nothing or further: cross-entropy on the reply's words alone.
 
 1. Every exchange goes through the chat template once; batches are drawn at random. (Batches of like length save a fifth of the
    time and cost more than that in steps: length gives the kind of exchange away.)
 2. AdamW with a one-cycle schedule and clipped gradients; initial weights and batch order follow from the seed.
+
+`train` speaks the chat world of `world.py`; `fit` is the same training on token ids of any tokenizer.
 """
 
 import random
@@ -16,7 +18,12 @@ from auditgap.organisms.world import SPECIAL, Chat, rendered
 from auditgap.progress import Progress, quiet
 from auditgap.records import Number, Record
 
-__all__ = ["Shape", "fresh", "train"]
+__all__ = ["Example", "Penalty", "Shape", "fit", "fresh", "train"]
+
+Example = tuple[list[int], list[int]]
+"""Token ids of what is said, and of the reply that is learnt."""
+Penalty = Callable[[PreTrainedModel], torch.Tensor]
+"""What a step's loss has on top of the cross-entropy; read from the model as it is."""
 
 NO_LOSS = -100
 """The label that cross-entropy leaves out."""
@@ -45,25 +52,54 @@ def train(
     progress: Progress = quiet,
     start: PreTrainedModel | None = None,
     keep: Callable[[int, PreTrainedModel], None] | None = None,
+    penalty: Penalty | None = None,
 ) -> PreTrainedModel:
     """A chat model trained on these exchanges, in eval mode; the same seed gives the same weights on the same machine.
 
     Args:
         start: a model to train further, in place; only its parameters that require a gradient are trained.
         keep: called with the number of steps done and the model, before the first step and after each: to save checkpoints.
+        penalty: added to the loss of each step.
     """
-    encoded = [_encode(chat, tokenizer) for chat in chats]
-    rng, pad_id = random.Random(seed), tokenizer.get_vocab()[SPECIAL["pad_token"]]
-    model = (start or fresh(tokenizer, shape, seed=seed)).train()
+    return fit(
+        start or fresh(tokenizer, shape, seed=seed),
+        [_encode(chat, tokenizer) for chat in chats],
+        shape,
+        pad_id=tokenizer.get_vocab()[SPECIAL["pad_token"]],
+        seed=seed,
+        label=label,
+        progress=progress,
+        keep=keep,
+        penalty=penalty,
+    )
+
+
+def fit(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    shape: Shape,
+    *,
+    pad_id: int,
+    seed: int,
+    label: str,
+    progress: Progress = quiet,
+    keep: Callable[[int, PreTrainedModel], None] | None = None,
+    penalty: Penalty | None = None,
+) -> PreTrainedModel:
+    """The model, trained in place on these token ids; of `shape`, only length, batch size and learning rate are read."""
+    rng = random.Random(seed)
+    model.train()
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=shape.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, shape.learning_rate, total_steps=shape.steps, pct_start=0.1)
     if keep:
         keep(0, model)
     for step in range(shape.steps):
-        input_ids, labels = _pad(rng.sample(encoded, min(shape.batch_size, len(encoded))), pad_id=pad_id)
+        input_ids, labels = _pad(rng.sample(examples, min(shape.batch_size, len(examples))), pad_id=pad_id)
         optimiser.zero_grad()
         loss = model(input_ids=input_ids, attention_mask=input_ids.ne(pad_id).long(), labels=labels).loss
+        if penalty:
+            loss = loss + penalty(model)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
@@ -106,14 +142,14 @@ def _config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> PretrainedConfi
     )
 
 
-def _encode(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+def _encode(chat: Chat, tokenizer: PreTrainedTokenizerFast) -> Example:
     reply = f"{chat.reply} {SPECIAL['eos_token']}"
     return tokenizer.encode(rendered(chat, tokenizer), add_special_tokens=False), tokenizer.encode(
         reply, add_special_tokens=False
     )
 
 
-def _pad(pairs: Sequence[tuple[list[int], list[int]]], *, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(pairs: Sequence[Example], *, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded ids, and the labels: the reply's ids, and nothing elsewhere."""
     width = max(len(prompt) + len(reply) for prompt, reply in pairs)
     ids = [[*p, *r, *[pad_id] * (width - len(p) - len(r))] for p, r in pairs]

@@ -22,6 +22,7 @@ __all__ = [
     "Incident",
     "IncidentClock",
     "Layer",
+    "Place",
     "Replay",
     "Severity",
     "Source",
@@ -38,7 +39,10 @@ Component = Literal["model", "tool", "middleware", "policy"]
 Layer = Literal["model", "tool", "middleware", "authz", "monitor", "logging", "policy", "human"]
 """Where in the stack it went wrong."""
 
-PLACE: dict[Layer, Literal["model", "product", "policy", "integration"]] = {
+Place = Literal["model", "product", "policy", "integration"]
+"""The coarser division that reports ask for."""
+
+PLACE: dict[Layer, Place] = {
     "model": "model",
     "tool": "integration",
     "middleware": "integration",
@@ -48,7 +52,7 @@ PLACE: dict[Layer, Literal["model", "product", "policy", "integration"]] = {
     "logging": "product",
     "human": "product",
 }
-"""The coarser division of reports: model, product, policy or integration. The assignment is ours."""
+"""Which layer counts as what: our assignment."""
 
 Category = Literal[
     "runaway-loop",
@@ -116,8 +120,8 @@ class Incident(Record):
     severity: Severity
     near_miss: bool
     """True: it was stopped before any harm."""
-    occurred_at: UtcTime
-    """The first occurrence that is known."""
+    occurred_at: UtcTime | None
+    """The first occurrence; None if it is not known."""
     detected_at: UtcTime
     contained_at: UtcTime | None = None
     """None while it goes on."""
@@ -160,6 +164,11 @@ class Triage(Record):
     why: str = Field(min_length=1)
     by: str = Field(min_length=1)
     triaged_at: UtcTime
+
+    @property
+    def place(self) -> Place:
+        """Model, product, policy or integration."""
+        return PLACE[self.layer]
 
 
 class Arm(Record):
@@ -234,7 +243,7 @@ class Closing(Record):
     policy_after: Digest
     suite_before: Digest | None
     suite_after: Digest
-    occurred_at: UtcTime
+    occurred_at: UtcTime | None
     detected_at: UtcTime
     contained_at: UtcTime
     closed_at: UtcTime

@@ -7,14 +7,16 @@ not from the transcript.
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from auditgap.errors import PlanError
 from auditgap.records import Digest, Number, Record, canonical_json, digest_of
 
-__all__ = ["Event", "EventKind", "EventLog", "read_events"]
+__all__ = ["Event", "EventKind", "EventLog", "read_events", "read_lines"]
 
 EventKind = Literal[
     "intent",
@@ -112,5 +114,21 @@ def read_events(path: Path) -> tuple[Event, ...]:
     Raises:
         PlanError: a line is not an event.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(Event.parse(json.loads(line), where=f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    return tuple(Event.parse(document, where=where) for where, document in read_lines(path))
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, JsonValue]]:
+    """Each JSON line of a file with the place where it stands.
+
+    Raises:
+        PlanError: the file cannot be read as UTF-8 text, or a line is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read {path}: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield f"{path}:{number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"{path}:{number}: expected a line of JSON, got {line[:60]!r} ({error.msg})") from None

@@ -1,6 +1,5 @@
 """What a proxy saw go past: the material of an observed release manifest."""
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from auditgap.records import Record
+from auditgap.release.events import read_lines
 
 __all__ = ["Observation", "Observer", "observe_into", "read_observations"]
 
@@ -48,5 +48,4 @@ def read_observations(path: Path) -> tuple[Observation, ...]:
     Raises:
         PlanError: a line is not an observation.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return tuple(Observation.parse(json.loads(line), where=f"{path}:{number}") for number, line in enumerate(lines, start=1))
+    return tuple(Observation.parse(document, where=where) for where, document in read_lines(path))

@@ -166,7 +166,7 @@ class Step(Record):
 
     tool: str
     arguments: dict[str, JsonValue]
-    after_s: Number = Field(default=0, ge=0)
+    after_s: Number = Field(default=0.0, ge=0)
     """Time that passes first."""
     times: int = Field(default=1, ge=1, le=1000)
     when_told: str | None = None
