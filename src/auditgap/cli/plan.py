@@ -88,8 +88,9 @@ def _looked_up(
     from auditgap.incidents import dossiers, with_incidents
     from auditgap.records import now
 
+    plan = load_review(file)
     with Store.open(store, create=False) as opened:
-        plan = with_incidents(load_review(file), dossiers(opened))
+        plan = with_incidents(plan, dossiers(opened))
     today, known = on.date() if on else now().date(), claims()
     about, held = holdings(store, subject or plan.subject, until=today)
     asked = [known[claim] for claim in plan.claims()]

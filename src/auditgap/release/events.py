@@ -130,5 +130,5 @@ def read_lines(path: Path) -> Iterator[tuple[str, JsonValue]]:
     for number, line in enumerate(lines, start=1):
         try:
             yield f"{path}:{number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PlanError(f"{path}:{number}: expected a line of JSON, got {line[:60]!r} ({error.msg})") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise PlanError(f"{path}:{number}: expected a line of JSON, got {line[:60]!r} ({error})") from None

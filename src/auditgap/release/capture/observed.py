@@ -6,7 +6,6 @@
 3. A thing that was seen in two versions is two components, the second as `id#2`: a declared manifest knows only one of them.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -82,7 +81,7 @@ def capture_observed_file(path: str | Path, *, name: str | None = None) -> Relea
         raise DataError(f"{path}: expected a file of observations, got nothing; run the canary through the proxies first")
     try:
         observations = read_observations(path)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except PlanError as error:
         raise DataError(f"{path}: expected one observation per line as JSON, got: {error}") from None
     return capture_observed(observations, name=name or path.stem)
 

@@ -114,7 +114,7 @@ def read_run_or_stream(path: str | Path) -> IntegrityRun | tuple[Event, ...]:
         return IntegrityRun.parse(document, where=str(path))
     try:
         return read_events(path)
-    except json.JSONDecodeError as error:
+    except PlanError as error:
         raise PlanError(
             f"{path}: expected an integrity run ('auditgap release test --json') or an event stream (an event a line); {error}"
         ) from None
