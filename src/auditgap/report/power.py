@@ -19,8 +19,8 @@ def render_power(calibration: Calibration, cells: Sequence[CoverageCell]) -> str
         "# Measured power",
         "",
         f"Measured {utc(calibration.made_at)} with {_packages(calibration)}. Bars were fixed on {training} training seed(s) of "
-        f"each recipe, registered, and applied to up to {fresh} fresh seed(s). Power holds for plants of this kind, size and strength, "
-        "and for these versions of the instruments.",
+        f"each recipe, registered, and applied to up to {fresh} fresh seed(s). Power holds for plants of this kind, size and "
+        "strength, and for these versions of the instruments.",
         "",
         "## Power and false alarms",
         "",
