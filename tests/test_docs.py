@@ -72,4 +72,5 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     shown = run(["bash", "-euo", "pipefail", "-c", "".join(blocks(DOCS / "tutorial.md", "sh"))], tmp_path)
     assert "PASS-WITH-DISCLOSED-GAP" in shown and "decision: FAIL" in shown
     (python,) = blocks(DOCS / "tutorial.md", "python")
-    assert "partially-supported" in run([sys.executable, "-c", python], tmp_path)
+    said = run([sys.executable, "-c", python], tmp_path)
+    assert "supported 1 this audit would have caught trigger-backdoor" in said and "with probability >= 0.8" in said
