@@ -137,3 +137,9 @@ def test_bench_without_card_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(RESULTS))
     done = CliRunner().invoke(command, ["--bench", str(path)])
     assert done.exit_code != 0 and "--bench belongs to --card" in str(done.exception)
+
+
+def test_the_shipped_results_are_read_and_times_are_no_ratios() -> None:
+    bench = read_bench(Path(__file__).parents[2] / "bench" / "results.json")
+    card = "".join(render_card(feasibility_card(shipped_calibration(), bench)))
+    assert bench.rows["alarms"][0].unit == "us" and " us (" in card and "≤ 20 us" in card

@@ -31,8 +31,10 @@ class BenchRow(Record):
     name: str
     goal: Number | None
     better: Literal["lower", "higher"]
+    unit: Literal["x", "ms", "us"] = "x"
+    """`x`: a ratio to what is compared with."""
     median: Number | None = None
-    """A ratio to what is compared with; None if it was not measured."""
+    """None if it was not measured."""
     quartiles: tuple[Number, Number] | None = None
     n_repetitions: int = 0
     also: dict[str, Number] = Field(default_factory=dict)
@@ -210,8 +212,9 @@ def _said(m: Measurement) -> str:
 
 
 def _cost(row: BenchRow) -> tuple[str, ...]:
-    goal = "none" if row.goal is None else f"{'≤' if row.better == 'lower' else '≥'} {short(row.goal)}x"
+    unit = "x" if row.unit == "x" else f" {row.unit}"
+    goal = "none" if row.goal is None else f"{'≤' if row.better == 'lower' else '≥'} {short(row.goal)}{unit}"
     if row.median is None or row.quartiles is None:
         return text(row.name), f"*not measured* ({text(row.note) or 'no reason given'})", goal
     low, high = map(short, row.quartiles)
-    return text(row.name), f"{short(row.median)}x ({low} to {high}, n = {row.n_repetitions})", goal
+    return text(row.name), f"{short(row.median)}{unit} ({low} to {high}, n = {row.n_repetitions})", goal
