@@ -69,10 +69,14 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     if not quick:
         path = HERE / "results.json"
-        earlier = json.loads(path.read_text())["rows"] if path.exists() else {}
-        rows = {name: found.get(name, earlier.get(name, [])) for name in measures}
-        path.write_text(json.dumps({"environment": _environment(), "rows": rows}, indent=2, ensure_ascii=False) + "\n")
-        write_table(HERE / "README.md", _environment(), rows)
+        earlier = json.loads(path.read_text()) if path.exists() else {"rows": {}, "environment": {}}
+        rows = {name: found.get(name, earlier["rows"].get(name, [])) for name in measures}
+        environment = {  # rows that are kept were measured with what was installed then
+            name: earlier["environment"].get(name, version) if version == "not installed" else version
+            for name, version in _environment().items()
+        }
+        path.write_text(json.dumps({"environment": environment, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
+        write_table(HERE / "README.md", environment, rows)
 
 
 def _asked(name: str, arguments: argparse.Namespace) -> bool:
