@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditgap.errors import PlanError
+from auditgap.errors import PlanError, UsageError
 from auditgap.release import EffectLedger, EventLog, Fault, FaultPlan, Injector, Match, When, read_events
 
 
@@ -93,3 +93,15 @@ def test_a_stream_that_is_not_json_names_the_line(tmp_path) -> None:
         read_events(tmp_path / "events.jsonl")
     with pytest.raises(PlanError, match="cannot read"):
         read_events(tmp_path / "absent.jsonl")
+
+
+def test_an_endless_stream_keeps_its_end_in_memory_and_all_of_it_in_a_private_file(tmp_path) -> None:
+    log = EventLog(tmp_path / "events.jsonl", last=3)
+    for _ in range(10):
+        log.add("call")
+    log.close()
+    assert [event.seq for event in log.events()] == [7, 8, 9]
+    assert [event.seq for event in read_events(tmp_path / "events.jsonl")] == list(range(10))
+    assert (tmp_path / "events.jsonl").stat().st_mode & 0o077 == 0
+    with pytest.raises(UsageError, match="cannot write"):
+        EventLog(tmp_path / "absent" / "events.jsonl")

@@ -5,18 +5,20 @@ not from the transcript.
 """
 
 import json
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from pydantic import Field, JsonValue
 
-from auditgap.errors import PlanError
+from auditgap.errors import PlanError, UsageError
 from auditgap.records import Digest, Number, Record, canonical_json, digest_of
 
-__all__ = ["Event", "EventKind", "EventLog", "read_events", "read_lines"]
+__all__ = ["Event", "EventKind", "EventLog", "append_privately", "read_events", "read_lines"]
 
 EventKind = Literal[
     "intent",
@@ -56,13 +58,20 @@ class Event(Record):
 
 
 class EventLog:
-    """Collects events in order, from any thread; with a path, each is also a line of that file as soon as it happens."""
+    """Collects events in order, from any thread; with a path, each is also a line of that file as soon as it happens.
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._events: list[Event] = []
+    `last` bounds what stays in memory, for streams that never end.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | None = None, *, last: int | None = None) -> None:
+        self._events: deque[Event] = deque(maxlen=last)
+        self._n = 0
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._file = path.open("a", encoding="utf-8") if path else None
+        self._file = append_privately(path) if path else None
 
     def add(
         self,
@@ -79,7 +88,7 @@ class EventLog:
         """Append one event; `content` is reduced to its digest."""
         with self._lock:
             event = Event(
-                seq=len(self._events),
+                seq=self._n,
                 at_ms=round(1000 * (time.monotonic() - self._began), 3),
                 kind=kind,
                 call_id=call_id,
@@ -90,6 +99,7 @@ class EventLog:
                 content=None if content is None else digest_of(canonical_json(content)),
                 detail=detail or {},
             )
+            self._n += 1
             self._events.append(event)
             if self._file:
                 self._file.write(event.model_dump_json() + "\n")
@@ -97,7 +107,7 @@ class EventLog:
         return event
 
     def events(self, kind: EventKind | None = None) -> tuple[Event, ...]:
-        """What has happened so far, oldest first."""
+        """What has happened so far, oldest first; the last of it if that is all that is kept."""
         with self._lock:
             return tuple(event for event in self._events if kind in (None, event.kind))
 
@@ -106,6 +116,18 @@ class EventLog:
         if self._file:
             self._file.close()
             self._file = None
+
+
+def append_privately(path: Path) -> TextIO:
+    """The file, open for appending and, if it is new, readable by its owner alone: prompts and tool names are nobody else's.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        return open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}; name a file in a folder that exists") from None
 
 
 def read_events(path: Path) -> tuple[Event, ...]:

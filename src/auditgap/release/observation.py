@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from auditgap.records import Record
-from auditgap.release.events import read_lines
+from auditgap.release.events import append_privately, read_lines
 
 __all__ = ["Observation", "Observer", "observe_into", "read_observations"]
 
@@ -36,7 +36,7 @@ def observe_into(path: Path) -> Observer:
             if (digest := observation.digest()) in seen:
                 return
             seen.add(digest)
-            with path.open("a", encoding="utf-8") as file:
+            with append_privately(path) as file:
                 file.write(observation.model_dump_json() + "\n")
 
     return observe

@@ -25,7 +25,7 @@ def exchanging(
         PlanError: the plan is malformed, or a fault's channel or settings do not fit its kind.
     """
     faults = FaultPlan() if plan is None else parse(plan, FaultPlan)
-    with closing(EventLog(events)) as log:
+    with closing(EventLog(events, last=1000)) as log:
         yield Exchange(Injector(faults, log), server=name, observe=observe_into(observe) if observe else None)
 
 

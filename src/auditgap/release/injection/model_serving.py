@@ -37,7 +37,7 @@ def proxying(
         raise UsageError(
             f"others can reach {host}: set AUDITGAP_PROXY_TOKEN, which clients send as Proxy-Authorization: Bearer ..."
         )
-    with closing(EventLog(events)) as log:
+    with closing(EventLog(events, last=1000)) as log:
         injector = Injector(FaultPlan() if plan is None else parse(plan, FaultPlan), log)
         seen = observe_into(observe) if observe else lambda observation: None
         proxy = ModelProxy(upstream, injector, seen, name=name, token=token)
