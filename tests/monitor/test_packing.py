@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from auditgap.errors import UsageError
-from auditgap.monitor.packing import Readout, Weights, pack
+from auditgap.monitor.packing import Readout, Stacked, Weights, pack
 
 
 def test_packed_scores_equal_one_by_one():
@@ -32,3 +32,22 @@ def test_bad_input_is_refused():
         pack([])
     with pytest.raises(UsageError, match="one width"):
         pack([Readout("resid_post.0", Weights(torch.zeros(n), 0.0)) for n in (4, 5)])
+
+
+def test_sites_stacked_score_as_each_on_its_own():
+    generator = torch.Generator().manual_seed(0)
+    sites = ["resid_post.0", "resid_post.2", "resid_post.0", "mlp_out.1", "resid_post.2"]
+    readouts = [Readout(site, Weights(torch.randn(8, generator=generator), float(i))) for i, site in enumerate(sites)]
+    packed = pack(readouts)
+    stacked = Stacked.of(list(packed.values()))
+    assert stacked is not None
+    x = stacked.room(3).copy_(torch.randn(3, 3, 8, generator=generator))
+    alone = [x[list(packed).index(each.site)] @ each.weights.direction + each.weights.bias for each in readouts]
+    torch.testing.assert_close(stacked.scores(x), torch.stack(alone, 1))
+
+
+def test_sites_that_cannot_be_stacked_are_not():
+    wide = Readout("mlp_out.1", Weights(torch.zeros(9), 0.0))
+    narrow = Readout("resid_post.0", Weights(torch.zeros(8), 0.0))
+    assert Stacked.of(list(pack([wide, narrow]).values())) is None
+    assert Stacked.of(list(pack([narrow]).values())) is None

@@ -126,4 +126,4 @@ class FeatureFeed:
     def _scores(self, features: Features) -> Float[Tensor, "token probe"]:
         n_tokens = len(next(iter(features.values.values())))
         parts = [part.scores(features.values[site].to("cpu")) for site, part in self.panel.packed.items()]
-        return torch.cat(parts, -1) if parts else torch.zeros(n_tokens, 0)
+        return self.panel.joined(parts) if parts else torch.zeros(n_tokens, 0)

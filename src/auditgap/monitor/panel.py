@@ -17,7 +17,7 @@ from torch import Tensor
 
 from auditgap.monitor.aggregation import State, start, update, value
 from auditgap.monitor.artefact import Monitor
-from auditgap.monitor.packing import Packed, pack
+from auditgap.monitor.packing import Packed, in_order, pack
 from auditgap.records.monitor import Aggregation, PositionPolicy
 
 __all__ = ["Panel", "Run", "Tally", "Watched"]
@@ -56,8 +56,8 @@ class _Group(NamedTuple):
     position: PositionPolicy
     how: Aggregation
     monitors: tuple[int, ...]
-    mix: Float[Tensor, "probe monitor"]
-    """Averages the probes of each monitor; probes in the order in which the sites deliver them."""
+    mix: Float[Tensor, "probe monitor"] | None
+    """Averages the probes of each monitor. None if it has all probes there are, one for each."""
     thresholds: Float[Tensor, " monitor"]
 
 
@@ -68,8 +68,8 @@ class Tally(NamedTuple):
     peak: Float[Tensor, "request monitor"]
     flagged_after: Int[Tensor, "request monitor"]
     """-1 while not flagged."""
-    n_scored: Int[Tensor, " request"]
-    n_due: Int[Tensor, " request"]
+    n_missed: Int[Tensor, " request"]
+    """Tokens that were due and not scored; the others are counted by the state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,16 +84,20 @@ class Panel:
     def of(cls, monitors: Sequence[Monitor], thresholds: Sequence[float], *, device: torch.device | str = "cpu") -> "Panel":
         """The monitors side by side; a threshold of infinity flags nothing."""
         packed = pack([readout for monitor in monitors for readout in monitor.readouts], device=device) if monitors else {}
-        columns = torch.cat([part.columns for part in packed.values()]) if packed else torch.zeros(0, dtype=torch.long)
-        owners = torch.tensor([i for i, monitor in enumerate(monitors) for _ in monitor.weights], device=columns.device)[columns]
+        owners = torch.tensor([i for i, monitor in enumerate(monitors) for _ in monitor.weights], device=device)
         kinds: list[tuple[PositionPolicy, Aggregation]] = [(m.card.position, m.card.aggregation) for m in monitors]
         groups = []
         for position, how in dict.fromkeys(kinds):
             held = tuple(i for i, kind in enumerate(kinds) if kind == (position, how))
-            mix = torch.stack([(owners == i).float() / len(monitors[i].weights) for i in held], 1)
+            owned = torch.stack([owners == i for i in held], 1).float()
+            mix = None if len(held) == len(owners) else owned / owned.sum(0)
             limits = torch.tensor([thresholds[i] for i in held], dtype=torch.float32, device=device)
             groups.append(_Group(position, how, held, mix, limits))
         return cls(tuple(monitor.card.name for monitor in monitors), packed, tuple(groups))
+
+    def joined(self, parts: Sequence[Float[Tensor, "*token _"]]) -> Float[Tensor, "*token probe"]:
+        """The scores of all sites side by side, probes in order; of one site, as they come."""
+        return torch.cat(list(parts), -1)[..., in_order(list(self.packed.values()))] if len(parts) > 1 else parts[0]
 
     @property
     def reads_whole_prompt(self) -> bool:
@@ -131,7 +135,7 @@ class Run:
             if group.position == "every_token":
                 for pos in range(scores.shape[1]):
                     tally = _absorb(group, tally, scores[:, pos], real[:, pos], 0)
-                found.append(tally._replace(n_due=tally.n_due + hidden))
+                found.append(tally._replace(n_missed=tally.n_missed + hidden))
             else:
                 found.append(_absorb(group, tally, scores[:, -1], last, 0) if is_end else tally)
         self.tallies = tuple(found)
@@ -149,7 +153,7 @@ class Run:
         """Tokens that passed by without being scored: they are due, and lower the coverage."""
         self.n_tokens = self.n_tokens + real.sum(1)
         self.tallies = tuple(
-            tally if group.position == "prompt_end" else tally._replace(n_due=tally.n_due + real.sum(1))
+            tally if group.position == "prompt_end" else tally._replace(n_missed=tally.n_missed + real.sum(1))
             for group, tally in zip(self.panel.groups, self.tallies, strict=True)
         )
 
@@ -165,10 +169,10 @@ class Run:
         n_tokens = self.n_tokens.tolist()
         for group, tally in zip(self.panel.groups, self.tallies, strict=True):
             peaks, latest = tally.peak.tolist(), _value(group, tally.state).tolist()
-            after, scored, due = tally.flagged_after.tolist(), tally.n_scored.tolist(), tally.n_due.tolist()
+            after, scored, missed = tally.flagged_after.tolist(), tally.state.n.tolist(), tally.n_missed.tolist()
             names = [self.panel.names[monitor] for monitor in group.monitors]
             for row, seen in enumerate(scored):
-                counts = (seen, due[row], n_tokens[row])
+                counts = (seen, seen + missed[row], n_tokens[row])
                 for name, peak, last, at in zip(names, peaks[row], latest[row], after[row], strict=True):
                     numbers = (peak, last) if seen else (None, None)
                     found[row].append(Watched(first + row, name, *numbers, at >= 0, at if at >= 0 else None, *counts))
@@ -177,24 +181,29 @@ class Run:
 
 
 def _fresh(group: _Group, n_requests: int, device: torch.device | str) -> Tally:
-    n_columns = len(group.mix) if group.how.kind == "multi_max" else len(group.monitors)
-    none = torch.zeros(n_requests, dtype=torch.long, device=device)
+    n_columns = len(group.monitors) if group.mix is None or not _by_probe(group) else len(group.mix)
     peak = torch.full((n_requests, len(group.monitors)), -torch.inf, device=device)
-    return Tally(
-        start(group.how, n_requests, n_columns, device=device), peak, torch.full_like(peak, -1, dtype=torch.long), none, none
-    )
+    state = start(group.how, n_requests, n_columns, device=device)
+    return Tally(state, peak, torch.full_like(peak, -1, dtype=torch.long), torch.zeros_like(state.n))
 
 
 def _absorb(group: _Group, tally: Tally, scores: Tensor, seen: Tensor, n_before: int) -> Tally:
     """One more token; a score that is no number is an alarm, because nobody can say that it is none."""
-    columns = scores if group.how.kind == "multi_max" else scores @ group.mix
-    state = update(group.how, tally.state, columns, seen)
-    found = _value(group, state)
-    peak = torch.maximum(tally.peak, torch.where(found.isnan(), torch.inf, found))
+    state = update(group.how, tally.state, scores if _by_probe(group) else _by_monitor(group, scores), seen)
+    peak = torch.maximum(tally.peak, _value(group, state).nan_to_num(torch.inf, torch.inf, -torch.inf))
     passed = (peak > group.thresholds) & (tally.flagged_after < 0)
-    return Tally(state, peak, torch.where(passed, n_before, tally.flagged_after), tally.n_scored + seen, tally.n_due + seen)
+    return Tally(state, peak, torch.where(passed, n_before, tally.flagged_after), tally.n_missed)
 
 
 def _value(group: _Group, state: State) -> Tensor:
     found = value(group.how, state)
-    return found @ group.mix if group.how.kind == "multi_max" else found
+    return _by_monitor(group, found) if _by_probe(group) else found
+
+
+def _by_probe(group: _Group) -> bool:
+    """Whether probes are aggregated one by one, and their monitor is the average of that."""
+    return group.mix is not None and group.how.kind == "multi_max"
+
+
+def _by_monitor(group: _Group, scores: Float[Tensor, "request probe"]) -> Float[Tensor, "request monitor"]:
+    return scores if group.mix is None else scores @ group.mix

@@ -26,7 +26,7 @@ from auditgap.models.generate import end_ids
 from auditgap.models.hooks import Visit, visiting
 from auditgap.monitor.artefact import Monitor, engine_of, uncalibrated
 from auditgap.monitor.intervention import Script, check_steering, reply_ids, steer
-from auditgap.monitor.packing import Packed
+from auditgap.monitor.packing import Packed, Stacked
 from auditgap.monitor.panel import Panel, Run, Watched
 from auditgap.records import digest_of
 from auditgap.records.monitor import MonitorPolicy
@@ -86,7 +86,7 @@ def attached(
 ) -> Iterator["Watch"]:
     """The hooks of a panel, whatever it was calibrated on: for calibration itself; everybody else wants `watching`."""
     watch = Watch(model, panel, policy, down or {})
-    visits: list[tuple[str, Visit]] = [(site, watch._reader(site, part)) for site, part in panel.packed.items()]
+    visits: list[tuple[str, Visit]] = [(site, watch._reader(i, part)) for i, (site, part) in enumerate(panel.packed.items())]
     if policy.steering is not None:
         vector = check_steering(model, policy.steering, direction, list(panel.packed))
         visits.append((policy.steering.site, watch._steering(vector, policy.steering.scale)))
@@ -116,7 +116,12 @@ class Watch:
         self._mode: Literal["prompt", "token", "unscored"] = "prompt"
         self._length = 0
         self._real = self._hidden = self._running = torch.zeros(0)
-        self._found: dict[str, Tensor] = {}
+        self._stacked = Stacked.of(list(panel.packed.values()))
+        self._room = torch.zeros(0)
+        """What passes at the sites in a pass of one token, to be scored together; `_shelves` are its parts, site by site."""
+        self._shelves: tuple[Tensor, ...] = ()
+        self._scores: dict[int, Tensor] = {}
+        self._n_read = 0
 
     def requests(self) -> list[Watched]:
         """Every request under every monitor, requests that are still running included; waits for the device."""
@@ -157,16 +162,16 @@ class Watch:
         if mask is not None and mask.ndim != 2:
             self._complain(f"an attention mask of {mask.ndim} axes")
             mask = None
-        whole = given.new_ones((n_rows, past + n_pos), dtype=torch.bool) if mask is None else mask.bool()
-        self._found = {}
+        self._n_read = 0
         run = self._run
         goes_on = run is not None and past > 0 and past == self._length and run.n_requests == n_rows
         self._length = past + n_pos
         if run is None or not goes_on or (n_pos > 1 and run.n_steps > 0):
+            whole = given.new_ones((n_rows, past + n_pos), dtype=torch.bool) if mask is None else mask.bool()
             self._begin(n_rows, whole, n_pos, past)
         elif n_pos > 1:
             self._complain("a prompt in several pieces")
-            run.unscored(whole[:, -n_pos:])
+            run.unscored(given.new_ones((n_rows, n_pos), dtype=torch.bool) if mask is None else mask[:, -n_pos:].bool())
             self._mode = "unscored"
         else:
             self._running = torch.ones_like(self._running) if ids is None else ~torch.isin(ids[:, -1], self._ends)
@@ -183,6 +188,9 @@ class Watch:
         self._script = None if self._reply is None else Script(self._reply, n_rows)
         self._real, self._hidden = whole[:, -n_pos:], whole[:, :past].sum(1)
         self._running = torch.ones(n_rows, dtype=torch.bool, device=self._device)
+        if self._stacked is not None:
+            self._room = self._stacked.room(n_rows)
+            self._shelves = tuple(part[:, None] for part in self._room)
         self._mode = "prompt"
 
     def _complain(self, what: str) -> None:
@@ -192,29 +200,33 @@ class Watch:
                 "chunks, or let the policy pass (when_down: pass), which counts such tokens as not scored"
             )
 
-    def _reader(self, site: str, part: Packed) -> Visit:
+    def _reader(self, site: int, part: Packed) -> Visit:
         def read(x: Tensor) -> None:
-            whole = self._mode == "prompt" and self._panel.reads_whole_prompt
-            self._found[site] = part.scores(x if whole or x.shape[1] == 1 else x[:, -1:])
-            if len(self._found) == len(self._panel.packed):
+            if self._stacked is not None and self._mode == "token":
+                self._shelves[site].copy_(x.detach() if x.requires_grad else x)
+            else:
+                whole = self._mode == "prompt" and self._panel.reads_whole_prompt
+                self._scores[site] = part.scores(x if whole else x[:, -1:])
+            self._n_read += 1
+            if self._n_read == len(self._panel.packed):
                 self._complete()
 
         return read
 
     def _complete(self) -> None:
         """All probes have read this token."""
-        run, found = self._run, [self._found[site] for site in self._panel.packed]
+        run = self._run
         if run is None or self._mode == "unscored":
             return
-        if not found:
-            empty = torch.zeros(run.n_requests, self._real.shape[1], 0, device=self._device)
-            run.prompt(empty, self._real, self._hidden) if self._mode == "prompt" else run.token(empty[:, 0], self._running)
+        if self._stacked is not None and self._mode == "token":
+            run.token(self._stacked.scores(self._room), self._running)
             return
-        scores = torch.cat(found, -1) if len(found) > 1 else found[0]
-        if self._mode == "prompt":
-            run.prompt(scores, self._real, self._hidden)
-        else:
+        none = torch.zeros(run.n_requests, 1, 0, device=self._device)
+        scores = self._panel.joined([self._scores[site] for site in range(self._n_read)]) if self._n_read else none
+        if self._mode == "token":
             run.token(scores[:, 0], self._running)
+        else:
+            run.prompt(scores, self._real, self._hidden)
 
     def _steering(self, vector: Tensor, scale: float) -> Visit:
         return lambda x: steer(x, vector, scale, self._run.flagged) if self._run is not None else None
