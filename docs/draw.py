@@ -16,7 +16,7 @@ from auditgap import open_model, run
 from auditgap.organisms import cached, find_recipe
 from auditgap.organisms.misaligned import COUPLES
 from auditgap.records import Figure
-from auditgap.report import figure_svg
+from auditgap.report import figure_svg, standalone
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "examples" / "data"
@@ -87,12 +87,6 @@ def draw(name: str, drawing: Drawing) -> Figure:
         if figure.name == drawing.figure:
             return figure
     raise LookupError(f"{name} draws {', '.join(figure.name for figure in found) or 'nothing'}, not '{drawing.figure}'")
-
-
-def standalone(svg: str) -> str:
-    """An inline figure as a file that image viewers show: black on white, with its namespaces."""
-    head = '<svg xmlns="http://www.w3.org/2000/svg" width="640" style="background:#fff;color:#111" '
-    return svg.replace("xlink:href", "href").replace("<svg ", head, 1)
 
 
 if __name__ == "__main__":

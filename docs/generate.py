@@ -1,4 +1,4 @@
-"""Regenerate commands/*.md, instruments/README.md and schema/*.json: `make docs` writes, the tests compare."""
+"""Regenerate commands/*.md, instruments/README.md, schema/*.json and power.md: `make docs` writes, the tests compare."""
 
 import json
 import sys
@@ -12,9 +12,12 @@ from auditgap.governance import Crosswalk, Rulebook, failure_modes, shipped_cali
 from auditgap.governance.coverage import coverage
 from auditgap.instruments import registered
 from auditgap.plan import Plan
-from auditgap.report import feasibility_card, read_bench, render_card, render_power
+from auditgap.report import feasibility_card, power_svg, read_bench, render_card, render_power, standalone
 
 HERE = Path(__file__).parent
+FIGURE = "![Power of the best detector from the inside and from behaviour, by organism and difficulty](figures/power.svg)\n\n"
+TABLES = "## From the inside"
+"""The figure goes before this."""
 
 
 def commands() -> dict[str, str]:
@@ -72,7 +75,8 @@ def power() -> str:
     card = render_card(feasibility_card(calibration, bench), bench)
     if calibration is None:
         return f"# Measured power\n\nNo calibration is shipped: nothing has been measured.\n\n{card}"
-    return f"{render_power(calibration, coverage(failure_modes().values(), registered(), calibration))}\n{card}"
+    page = render_power(calibration, coverage(failure_modes().values(), registered(), calibration))
+    return f"{page.replace(TABLES, f'{FIGURE}{TABLES}', 1)}\n{card}"
 
 
 def files() -> dict[Path, str]:
@@ -83,7 +87,16 @@ def files() -> dict[Path, str]:
     return pages | {HERE / name: text for name, text in generated.items()}
 
 
+def power_figure() -> str:
+    """The figure of that page; the tests do not compare it, because another processor may round a coordinate differently."""
+    calibration = shipped_calibration()
+    if calibration is None:
+        raise LookupError("no calibration is shipped: there is nothing to draw")
+    return standalone(power_svg(calibration)) + "\n"
+
+
 if __name__ == "__main__":
+    (HERE / "figures" / "power.svg").write_text(power_figure(), encoding="utf-8")
     for path, text in files().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")

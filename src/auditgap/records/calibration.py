@@ -35,6 +35,10 @@ class PowerCell(Record):
     false_alarms_decoy: Measurement
     auroc: Measurement
     """Planted against twins and decoys, threshold aside."""
+    power_at_5_percent: Measurement | None = Field(default=None, exclude_if=lambda power: power is None)
+    """Power where the threshold is set on the fresh clean models themselves, so that at most 5 % of them are flagged: what the
+    score could do, not what the registered threshold did. None in records from before it was counted."""
+    power_at_1_percent: Measurement | None = Field(default=None, exclude_if=lambda power: power is None)
     n_not_measured: int = Field(ge=0)
     """Models on which the instrument's precondition did not hold; they count as not flagged."""
 

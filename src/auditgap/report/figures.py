@@ -25,7 +25,7 @@ from auditgap.records import Curve, Figure, Graph, Grid
 from auditgap.report.graphs import check_graph, draw_graph
 from auditgap.report.numbers import short, visible
 
-__all__ = ["INK", "LINE", "describe", "drawn", "figure_svg"]
+__all__ = ["INK", "LINE", "describe", "drawn", "figure_svg", "standalone"]
 
 INK, LINE = "#010203", "#2f7fc1"
 _STYLE = {
@@ -67,6 +67,12 @@ def drawn(canvas: Callable[[], Canvas], *, prefix: str, label: Callable[[], str]
         svg = io.StringIO()
         canvas().savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _inline(svg.getvalue(), prefix=prefix, label=label())
+
+
+def standalone(svg: str) -> str:
+    """An inline figure as a file that image viewers show: black on white, with its namespaces."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="640" style="background:#fff;color:#111" '
+    return svg.replace("xlink:href", "href").replace("<svg ", head, 1)
 
 
 def _canvas(figure: Figure) -> Canvas:

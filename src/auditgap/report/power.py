@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from auditgap.governance.coverage import CoverageCell
 from auditgap.records import Calibration, Measured, Measurement, PowerCell
 from auditgap.report.numbers import short, utc
+from auditgap.report.power_figure import best, curves
 
 __all__ = ["render_power"]
 
-HEAD = "| failure mode | organism | difficulty | instrument | score | power | false alarms: twin | decoy | AUROC |"
+BEST = "| organism | difficulty | from the inside | power | from behaviour alone | power |"
+HEAD = (
+    "| failure mode | organism | difficulty | instrument | score | power | false alarms: twin | decoy | AUROC | power at 5 % "
+    "| at 1 % |"
+)
 JOINT = "| failure mode | layers | missed by all | if they were independent |"
 
 
@@ -22,7 +27,24 @@ def render_power(calibration: Calibration, cells: Sequence[CoverageCell]) -> str
         f"each recipe, registered, and applied to up to {fresh} fresh seed(s). Power holds for plants of this kind, size and "
         "strength, and for these versions of the instruments.",
         "",
-        "## Power and false alarms",
+        "## From the inside, and from behaviour alone",
+        "",
+        "The detector of the highest power among those that flagged at most 5 % of fresh twins and of fresh decoys. It is chosen",
+        "on the models on which it is reported, which flatters it where several were tried; the next table has them all.",
+        "",
+        BEST,
+        _rule(BEST),
+        *(
+            f"| {organism} | {difficulty} | {_best(cells, behavioural=False)} | {_best(cells, behavioural=True)} |"
+            for organism, by_difficulty in curves(calibration).items()
+            for difficulty, cells in by_difficulty.items()
+        ),
+        "",
+        "## Every detector",
+        "",
+        "Power and false alarms at the bar that was registered. The last two columns set the bar on the fresh clean models,",
+        "so that at most 5 % or 1 % of them are flagged: what the score could do. Fewer than 20 or 100 clean models cannot hold",
+        "such a rate.",
         "",
         HEAD,
         _rule(HEAD),
@@ -56,15 +78,23 @@ def _row(cell: PowerCell) -> str:
         f"| {cell.failure_mode} | {cell.organism} | {cell.difficulty} | {cell.instrument} {cell.version} ({cell.family}) | "
         f"`{cell.measurement}` {_beyond(cell)}{f' on {cell.data}' if cell.data else ''} | {_said(cell.power)} | "
         f"{_said(cell.false_alarms_twin)} | "
-        f"{_said(cell.false_alarms_decoy)} | {_said(cell.auroc)} |"
+        f"{_said(cell.false_alarms_decoy)} | {_said(cell.auroc)} | {_said(cell.power_at_5_percent)} | "
+        f"{_said(cell.power_at_1_percent)} |"
     )
+
+
+def _best(cells: Sequence[PowerCell], *, behavioural: bool) -> str:
+    cell = best(cells, behavioural=behavioural)
+    if cell:
+        return f"{cell.instrument} `{cell.measurement}` | {_said(cell.power)}"
+    return "none was quiet enough | -" if any((c.family == "behavioural") == behavioural for c in cells) else "none was tried | -"
 
 
 def _beyond(cell: PowerCell) -> str:
     return "" if cell.threshold is None else f"{'>' if cell.flaw_is == 'high' else '<'} {short(cell.threshold)}"
 
 
-def _said(measurement: Measurement) -> str:
+def _said(measurement: Measurement | None) -> str:
     if not isinstance(measurement, Measured):
         return "not measured"
     return f"{measurement.value:.2f} ({measurement.interval.low:.2f}-{measurement.interval.high:.2f}, n {measurement.n})"
