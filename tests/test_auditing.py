@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import JsonValue
 
 import auditgap
 from auditgap.auditing import granted, measure, prepare
 from auditgap.errors import DataError, PlanError, RegistrationError, StoreError, UsageError
 from auditgap.evidence import Store, verify
+from auditgap.instruments import Instrument, registered
 from auditgap.models import Model, open_model
-from auditgap.plan import load_plan
+from auditgap.plan import LOCATIONS, load_plan, located
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STEP = {
@@ -128,6 +130,61 @@ def test_a_run_that_differs_from_its_registration_is_refused(model: Model, plan:
         with pytest.raises(RegistrationError, match=f"registered with {what}"):
             measure(model, prepared, loaded.terms(prepared.step), store)
         assert store.evidence() == []
+
+
+NEUTRAL = STEP | {"instrument": "sensitive-attribute", "config": STEP["config"] | {"neutral": "neutral.jsonl"}}
+
+
+def test_every_path_of_a_plan_starts_from_its_folder(
+    model: Model, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run from elsewhere and from beside the plan it is the same run, and what is signed is what the plan says."""
+    shutil.copyfile(tmp_path / "pairs.jsonl", tmp_path / "neutral.jsonl")
+    write(plan, {"steps": [NEUTRAL], "claims": []})
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    first = auditgap.audit(model, Path("../plan.yaml"), tmp_path / "s")
+    monkeypatch.chdir(tmp_path)
+    again = auditgap.audit(model, "plan.yaml", "s")
+    assert [digest for digest, _ in first.evidence] == [digest for digest, _ in again.evidence] != []
+    with Store.open("s") as store:
+        registered = {registration.record.spec(): registration.record for registration in store.registrations()}
+    (registration,) = registered.values()
+    assert registration.config["neutral"] == "neutral.jsonl"
+    assert registration.references == {"neutral": registration.data[0].content}
+
+
+def test_a_model_beside_the_plan_is_found_and_one_beside_the_user_is_refused(
+    stories: Path, model: Model, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(plan, {"steps": [STEP | {"instrument": "contamination", "config": {"reference": "models/base"}}]})
+    (away := tmp_path / "away" / "models").mkdir(parents=True)
+    (away / "base").symlink_to(stories, target_is_directory=True)
+    monkeypatch.chdir(away.parent)
+    with pytest.raises(PlanError, match="as seen from the plan"):
+        auditgap.audit(model, plan, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    (tmp_path / "models").symlink_to(away, target_is_directory=True)
+    with Store.open(tmp_path / "s") as store:
+        (prepared,) = prepare(model, load_plan(plan), store)
+        assert prepared.registration.references == {"reference": model.subject.digest()}
+
+
+def test_only_names_of_models_and_data_are_looked_for_beside_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    config: dict[str, JsonValue] = {"answers": ["yes"], "seed": 3, "checkpoints": ["a", "b"], "base": None, "control": "org/name"}
+    beside = {"checkpoints": [str(tmp_path / "a"), str(tmp_path / "b")]}
+    assert located(config, tmp_path) == config | beside
+    for stays in ("shipped:ordinary", "hub:org/name@main/x.jsonl", "/data/x.jsonl", "org/name"):
+        assert located({"pairs": stays}, tmp_path) == {"pairs": stays}
+    assert located({"pairs": "data/x.jsonl"}, tmp_path) == {"pairs": str(tmp_path / "data/x.jsonl")}
+
+
+def test_every_instrument_that_reads_more_than_the_subject_says_where_in_a_known_setting() -> None:
+    reading = {name: cls for name, cls in registered().items() if cls.references is not Instrument.references}
+    named = {name: LOCATIONS & set(cls.model_fields) for name, cls in reading.items()}
+    assert named and all(named.values()), f"add the setting to auditgap.plan.LOCATIONS: {named}"
+    assert set().union(*named.values()) == LOCATIONS
 
 
 def test_kill_minus_nine_loses_nothing_that_was_finished(stories: Path, plan: Path, tmp_path: Path) -> None:

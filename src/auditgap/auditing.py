@@ -27,7 +27,7 @@ from auditgap.evidence import Store, Stored
 from auditgap.instruments import Instrument, Progress, configure, quiet
 from auditgap.instruments.contract import EARLIER_ROLES
 from auditgap.models import Model, open_model
-from auditgap.plan import LoadedPlan, Step, Terms, load_plan
+from auditgap.plan import LoadedPlan, Step, Terms, load_plan, located
 from auditgap.records import (
     Access,
     Digest,
@@ -66,9 +66,12 @@ class Prepared:
 
     step: Step
     instrument: Instrument
+    """As the plan says, which is what is signed."""
     data: Dataset
     registration: Registration
     digest: Digest
+    folder: Path = Path()
+    """From where the models and data sets are looked for that the instrument names."""
 
 
 def run(
@@ -115,7 +118,7 @@ def audit(
     loaded = load_plan(Path(plan))
     judge.check(claims=loaded.plan.claims, frameworks=loaded.plan.frameworks)
     for step in loaded.plan.steps:
-        configure(step.instrument, step.config)
+        configure(step.instrument, located(step.config, loaded.folder))
     opened = (
         model
         if isinstance(model, Model)
@@ -138,10 +141,15 @@ def prepare(model: Model, loaded: LoadedPlan, store: Store) -> list[Prepared]:
         instrument = configure(step.instrument, step.config)
         data = load(loaded.source(step.data), instrument.card.data, seed=loaded.plan.seed)
         prepared.append((step, instrument, data))
-    return [register(model, step, instrument, data, loaded.terms(step), store) for step, instrument, data in prepared]
+    return [
+        register(model, step, instrument, data, loaded.terms(step), store, folder=loaded.folder)
+        for step, instrument, data in prepared
+    ]
 
 
-def register(model: Model, step: Step, instrument: Instrument, data: Dataset, terms: Terms, store: Store) -> Prepared:
+def register(
+    model: Model, step: Step, instrument: Instrument, data: Dataset, terms: Terms, store: Store, *, folder: Path = Path()
+) -> Prepared:
     """Keep the rows as a blob and sign what will be measured, and under which terms."""
     registration = Registration(
         step=step.id,
@@ -149,13 +157,13 @@ def register(model: Model, step: Step, instrument: Instrument, data: Dataset, te
         subject=model.subject.digest(),
         config=instrument.model_dump(mode="json"),
         data=(data.ref(),),
-        references=instrument.references(),
+        references=_running(instrument, folder).references(),
         thresholds=terms.thresholds,
         seed=terms.seed,
         registered_at=now(),
     )
     store.put_blob(data.content())
-    return Prepared(step, instrument, data, registration, store.register(registration))
+    return Prepared(step, instrument, data, registration, store.register(registration), folder)
 
 
 def finish(model: Model, prepared: Prepared, terms: Terms, store: Store, progress: Progress = quiet) -> Stored[Evidence]:
@@ -172,12 +180,12 @@ def measure(model: Model, prepared: Prepared, terms: Terms, store: Store, progre
     Raises:
         RegistrationError: settings, data or subject are not those that were registered.
     """
-    registration = store.registration(prepared.digest)
+    registration, running = store.registration(prepared.digest), _running(prepared.instrument, prepared.folder)
     for what, registered, given in (
         ("subject", registration.subject, model.subject.digest()),
         ("settings", registration.config, prepared.instrument.model_dump(mode="json")),
         ("data", registration.data, (prepared.data.ref(),)),
-        ("references", registration.references, prepared.instrument.references()),
+        ("references", registration.references, running.references()),
         ("instrument", registration.card, prepared.instrument.card),
         ("thresholds", registration.thresholds, terms.thresholds),
         ("seed", registration.seed, terms.seed),
@@ -189,7 +197,7 @@ def measure(model: Model, prepared: Prepared, terms: Terms, store: Store, progre
             )
     started = now()
     try:
-        result = prepared.instrument.measure(model, prepared.data, seed=registration.seed, progress=progress)
+        result = running.measure(model, prepared.data, seed=registration.seed, progress=progress)
     except CannotMeasure as error:
         result = not_measured(prepared.step, str(error))
     return Evidence(
@@ -207,6 +215,13 @@ def measure(model: Model, prepared: Prepared, terms: Terms, store: Store, progre
         expires=terms.expires,
         non_claims=prepared.instrument.card.blind_spots,
     )
+
+
+def _running(instrument: Instrument, folder: Path) -> Instrument:
+    """The instrument with the models and data sets that it names found from `folder`."""
+    config = instrument.model_dump(mode="json")
+    found = located(config, folder)
+    return instrument if found == config else configure(instrument.card.name, found)
 
 
 def not_measured(step: Step, reason: str) -> Result:

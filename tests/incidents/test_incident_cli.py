@@ -102,7 +102,7 @@ def test_closing_writes_the_next_policy(run: Callable[..., Result], folder: Path
     none = run("close", "INC-1", *CLOSE)
     assert (none.exit_code, none.output) == (1, "cannot close yet: there is no regression case\n")
     closed = run("close", "INC-1", *CLOSE, *CASE)
-    assert closed.exit_code == 0 and "policy 'payments v2'" in closed.output
+    assert closed.exit_code == 0 and "policy 'payments' version 2 sha256:" in closed.output
     assert load_promotion_policy(folder / "next.yaml").suite == load_suite(folder / "corpus").digest()
     shown = {m["name"]: m for m in json.loads(run("indicators", "--json").output)}
     assert (shown["hours-to-contain"]["value"], shown["hours-to-contain"]["n"]) == (2.5, 1)

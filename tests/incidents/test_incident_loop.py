@@ -101,9 +101,9 @@ def test_from_alarm_to_a_gate_that_holds_the_bad_release_and_passes_the_fix(
     assert find(store, "INC-1").closing == closed.dossier.closing
 
     after, suite = load_promotion_policy(out), load_suite(corpus)
-    assert after == closed.policy and after.name == "payments v2" and after.suite == suite.digest()
+    assert after == closed.policy and (after.name, after.version) == ("payments", 2) and after.suite == suite.digest()
     held = gated(after, suite, plant.bad)
-    assert held.outcome == "fail"
+    assert (held.outcome, held.name, held.version) == ("fail", "payments", 2)
     assert [line.id for line in held.criteria if line.status == "not-met"] == ["integrity:held"]
     assert plant.case.id in next(line.reason for line in held.criteria if line.status == "not-met")
     assert gated(after, suite, plant.good).outcome == "pass"

@@ -167,7 +167,7 @@ def test_parts_of_different_stacks_are_not_swapped() -> None:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("nowhere", "package.module:name"), ("no.such:thing", "importable"), ("auditgap.incidents:COMPONENTS", "of a Release")],
+    [("nowhere", "package.module:name"), ("no.such:thing", "set PYTHONPATH"), ("auditgap.incidents:COMPONENTS", "of a Release")],
 )
 def test_a_release_is_named_by_its_import_path(name: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):

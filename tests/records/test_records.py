@@ -1,6 +1,7 @@
 """Records: closed, strict, canonical; access is a lattice."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,6 +77,19 @@ def test_an_interval_upside_down_is_refused() -> None:
 def test_an_unknown_field_is_named_with_the_known_ones() -> None:
     with pytest.raises(PlanError, match=r"plan.yaml: .*reasn.*known fields: status, name, reason"):
         NotMeasured.parse({"name": "x", "reason": "y", "reasn": "z"}, where="plan.yaml")
+
+
+def test_a_file_is_digested_as_it_is_and_named_from_its_root(tmp_path: Path) -> None:
+    file = tmp_path / "weights" / "a.bin"
+    file.parent.mkdir()
+    file.write_bytes(content := b"x" * 300_000)
+    whole = records.FileDigest.of(file, root=tmp_path)
+    assert (whole.path, whole.content, whole.size) == ("weights/a.bin", records.digest_of(content), 300_000)
+    assert records.FileDigest.of(file) == whole.model_copy(update={"path": "a.bin"})
+    file.write_bytes(content + b"y")
+    assert records.FileDigest.of(file).content != whole.content
+    with pytest.raises(FileNotFoundError):
+        records.FileDigest.of(tmp_path / "none")
 
 
 def test_a_subject_is_its_content_not_its_name() -> None:

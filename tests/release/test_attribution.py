@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from auditgap.errors import UsageError
-from auditgap.release.diagnostics import LAYERS, attribute, contrast, mixtures, swap_effects
-from auditgap.release.parity.equivalence import equivalence
+from auditgap.release.diagnostics import LAYERS, attribute, mixtures, swap_effects
 
 N = 60
 
@@ -92,24 +91,6 @@ def test_old_and_new_exchanged_turns_every_main_effect_round(hits):
         assert sorted((sign * b.interval.low, sign * b.interval.high)) == pytest.approx([a.interval.low, a.interval.high])
 
 
-@given(st.integers(0, 30), st.integers(0, 40))
-@settings(max_examples=40, deadline=None)
-def test_a_contrast_of_two_rates_is_the_interval_of_the_equivalence_test(old, new):
-    found = contrast([(new, 40), (old, 30)], [1.0, -1.0], level=0.9)
-    peer = equivalence("x", before=(old, 30), after=(new, 40), margin=0.1, alpha=0.05)
-    assert found.value == pytest.approx(peer.shift)
-    assert (found.interval.low, found.interval.high) == pytest.approx((peer.interval.low, peer.interval.high))
-
-
-def test_a_contrast_covers_at_least_its_level():
-    rng, rates, weights, n_out = np.random.default_rng(1), [0.02, 0.5, 0.9, 0.1], [0.5, -0.5, 0.5, -0.5], 0
-    truth = float(np.dot(rates, weights))
-    for _ in range(150):
-        found = contrast([(int(rng.binomial(30, rate)), 30) for rate in rates], weights, level=0.9)
-        n_out += not found.interval.low <= truth <= found.interval.high
-    assert binom.sf(n_out - 1, 150, 0.1) > 0.01, n_out
-
-
 @pytest.mark.parametrize("layers", [("model",), ("a", "b", "c", "d")])
 def test_any_number_of_layers_can_be_swapped(layers):
     found = swap_effects(outcomes(lambda mix: float(mix[layers[-1]] == "new"), layers=layers), layers=layers)
@@ -131,7 +112,5 @@ def test_an_incomplete_or_foreign_design_is_refused():
         swap_effects(whole, margin=0.0)
     with pytest.raises(UsageError, match="each named once"):
         mixtures(("model", "model"))
-    with pytest.raises(UsageError, match="one weight per rate"):
-        contrast([(1, 2)], [])
     with pytest.raises(UsageError, match="got none"):
         attribute({key: {} for key in mixtures()})

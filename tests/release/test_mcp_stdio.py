@@ -538,7 +538,8 @@ def test_a_signal_ends_the_command_line_proxy_and_its_server(tmp_path: Path) -> 
     [
         ([], "expected either `-- COMMAND ...`"),
         (["--upstream", "http://127.0.0.1:1/mcp", "--", "server"], "expected either"),
-        (["--listen", "somewhere", "--upstream", "http://127.0.0.1:1/mcp"], "expected ADDRESS:PORT"),
+        (["--listen", "somewhere", "--upstream", "http://127.0.0.1:1/mcp"], "expected HOST:PORT"),
+        (["--listen", "127.0.0.1:99999", "--upstream", "http://127.0.0.1:1/mcp"], "expected HOST:PORT"),
     ],
 )
 def test_a_command_line_that_fits_neither_transport_is_refused(arguments: list[str], says: str) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditgap.records import canonical_json
-from auditgap.release.injection.model_reading import TooLargeError, Transcript, split
+from auditgap.release.injection.hosting import TooLargeError
+from auditgap.release.injection.model_reading import Transcript, split
 from auditgap.release.injection.model_tampering import LengthCut, MalformedCalls, text_length
 from auditgap.release.injection.model_wire import answered, canonical_request, events, payload, sent, wire_of
 

@@ -1,6 +1,7 @@
 """A release is promoted only on complete, fresh, undisputed evidence about itself, by a policy that was registered before."""
 
 import datetime as dt
+from pathlib import Path
 
 import promotion_examples as made
 import pytest
@@ -218,6 +219,21 @@ def test_severity_hold_does_not_fail_but_still_blocks() -> None:
     by = policy(claims=[{"id": "SC-1", "statement": "s", "requires": requires}])
     promotion = _promote({"diagnostic": piece(check(verdict="failed"))}, by=by)
     assert (promotion.outcome, exit_code(promotion)) == ("hold", 1)
+
+
+def test_what_was_signed_before_policies_had_a_version_keeps_its_bytes() -> None:
+    """The digest is that of the example policy at 2f626cf, the commit before the field was added."""
+    example = load_promotion_policy(Path(__file__).parents[2] / "examples" / "promotion-policy.yaml")
+    assert example.digest() == "sha256:38c3324bf0de6826e665edc9a8628c50ca9e8606f0d550e5448520a15c565a53"
+    assert b'"version"' not in example.canonical() + _promote().canonical()
+
+
+def test_the_decision_says_which_version_of_the_policy_made_it() -> None:
+    second = _promote(by=policy(version=2))
+    assert second.version == 2 and f"policy version 2 `{second.policy}`" in summary(second)
+    assert second.policy != policy().digest() and _line(second, "registration:")[0] == "met"
+    with pytest.raises(PlanError, match="version"):
+        policy(version=0)
 
 
 @given(order=st.permutations(list(made.pieces())), twice=st.booleans())

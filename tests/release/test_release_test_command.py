@@ -1,6 +1,7 @@
 """`release test` and `release faults`: the exit code says what was shown."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 
 from auditgap.cli import release_test as command
 from auditgap.errors import PlanError, UsageError
+from auditgap.incidents import load_release
 from auditgap.release.cases import shipped
 
 pytestmark = pytest.mark.usefixtures("effects_in_memory")
@@ -57,6 +59,73 @@ def test_controls_left_out_in_turn_are_a_table() -> None:
     code, shown = _run("--case", "RIC-040", "--in-turn")
     assert code == 1  # one case cannot guard thirteen controls
     assert "each control left out in turn" in shown
+
+
+RELEASE = """
+import json
+from auditgap.incidents.reference import Model, Tools, reference_release
+from auditgap.release.agent.tools import TOOLS
+
+def tools():
+    found = json.loads(json.dumps(TOOLS))
+    next(tool for tool in found if tool["name"] == "transfer")["inputSchema"]["properties"]["amount_cents"] = {}
+    return found
+
+def refusing(prompt, session):
+    return "No."
+
+good = reference_release("v11")
+bad = reference_release("v12", tools=Tools(tools(), version="2"))
+live = reference_release("v13", model=Model("refusing", refusing))
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of releases in the working directory, which is not on the import path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    name = f"releases_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(RELEASE)
+    return name
+
+
+def test_a_release_of_ones_own_is_run_and_named(module: str) -> None:
+    (held, shown), (broke, why) = (_run("--release", f"{module}:{name}", "--case", "RIC-090") for name in ("good", "bad"))
+    assert (held, broke) == (0, 1) and "HELD" in shown and "BROKEN" in why
+    run = json.loads(_run("--release", f"{module}:bad", "--case", "RIC-090", "--json")[1])
+    assert run["manifest"] == load_release(f"{module}:bad").fingerprint != load_release(f"{module}:good").fingerprint
+
+
+def test_a_release_with_an_agent_is_run_live(module: str) -> None:
+    code, shown = _run("--release", f"{module}:live", "--case", "RIC-001", "--json")
+    (result,) = json.loads(shown)["results"]
+    assert (result["mode"], result["verdict"], code) == ("live", "FAULT_NOT_FIRED", 3)
+    assert _run("--release", f"{module}:live", "--case", "RIC-001", "--mode", "scripted")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("{}:god", "did you mean 'good'"),
+        ("{}:tools", "of a Release"),
+        ("{}", "package.module:name"),
+        (".{}:good", "package.module:name"),
+        ("nowhere:good", "set PYTHONPATH"),
+        ("failing:good", "RuntimeError: no key"),
+    ],
+)
+def test_what_is_no_release_is_a_usage_error(name: str, says: str, module: str) -> None:
+    Path("failing.py").write_text("raise RuntimeError('no key')")
+    with pytest.raises(UsageError, match=says) as refused:
+        _run("--release", name.format(module))
+    assert refused.value.exit_code == 2
+
+
+def test_a_release_brings_its_own_agent_and_manifest(module: str) -> None:
+    for option in ("--agent", "--manifest"):
+        code, shown = _run("--release", f"{module}:good", option, "json:dumps")
+        assert code == 2 and "brings its own" in shown
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditgap.errors import UsageError
-from auditgap.stats import auroc, max_statistic_null, max_statistic_p, permute_labels
+from auditgap.stats import auroc, max_statistic_p, permute_labels
 
 designs = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=40).filter(
     lambda rows: len({label for label, _ in rows}) == 2
@@ -48,6 +48,12 @@ def test_whole_groups_exchange_labels_and_every_exchange_is_as_likely():
     assert max(seen.values()) < 1150 and min(seen.values()) > 850  # 1000 expected, standard deviation 29
 
 
+def null_maxima(search, labels, groups, *, n_permutations, seed):
+    """The best value that a search finds under each relabelling."""
+    rng = np.random.default_rng(seed)
+    return np.array([max(search(permute_labels(labels, groups, rng))) for _ in range(n_permutations)])
+
+
 def false_alarms(groups, effect_groups, *, n_repeats, seed):
     """p-values of a search over 5 noise candidates whose values are shared within `effect_groups`."""
     labels = np.repeat([0, 1], 30)
@@ -59,7 +65,7 @@ def false_alarms(groups, effect_groups, *, n_repeats, seed):
         def best(relabelled, noise=noise):
             return [candidate[relabelled == 1].mean() - candidate[relabelled == 0].mean() for candidate in noise]
 
-        null = max_statistic_null(best, labels, groups, n_permutations=39, seed=repeat)
+        null = null_maxima(best, labels, groups, n_permutations=39, seed=repeat)
         p_values.append(max_statistic_p(max(best(labels)), null))
     return np.array(p_values)
 
@@ -81,8 +87,7 @@ def test_ignoring_groups_raises_false_alarms():
 def test_a_planted_difference_is_found_at_the_smallest_p():
     labels = np.arange(80) % 2
     scores = np.random.default_rng(0).normal(size=80) + 2 * labels
-    null = max_statistic_null(lambda y: [auroc(scores, y)], labels, range(80), seed=0)
-    assert null.shape == (999,)
+    null = null_maxima(lambda y: [auroc(scores, y)], labels, range(80), n_permutations=999, seed=0)
     assert max_statistic_p(auroc(scores, labels), null) == 0.001
 
 
@@ -91,19 +96,9 @@ def test_a_wider_search_has_a_higher_null():
     noise = np.random.default_rng(0).normal(size=(50, 40))
 
     def search(width):
-        return max_statistic_null(
-            lambda y: [auroc(row, y) for row in noise[:width]], labels, range(40), n_permutations=60, seed=0
-        )
+        return null_maxima(lambda y: [auroc(row, y) for row in noise[:width]], labels, range(40), n_permutations=60, seed=0)
 
     assert np.median(search(50)) > np.median(search(1)) + 0.1
-
-
-def test_same_seed_same_null():
-    labels = np.arange(20) % 2
-    one, two, other = (
-        max_statistic_null(lambda y: [y[:10].sum()], labels, range(20), n_permutations=20, seed=seed) for seed in (4, 4, 5)
-    )
-    assert (one == two).all() and (one != other).any()
 
 
 def test_p_counts_ties_and_the_observed_one():
@@ -122,9 +117,6 @@ def test_p_counts_ties_and_the_observed_one():
         (lambda: permute_labels([1, 1], "ab", np.random.default_rng(0)), "expected both classes"),
         (lambda: permute_labels([], [], np.random.default_rng(0)), "labels: expected at least one"),
         (lambda: permute_labels([0, 1], ["a"], np.random.default_rng(0)), "groups: expected 2, one per row, got 1"),
-        (lambda: max_statistic_null(lambda y: [], [0, 1], "ab", seed=0), "statistic: expected at least one"),
-        (lambda: max_statistic_null(lambda y: [math.nan], [0, 1], "ab", seed=0), "statistic: expected numbers, got NaN"),
-        (lambda: max_statistic_null(lambda y: [1.0], [0, 1], "ab", n_permutations=0, seed=0), "n_permutations"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -2,13 +2,12 @@
 
 from auditgap.alarms.reading import read_lines, read_row
 from auditgap.alarms.running import Checkpoint, WatchResult, read_checkpoint, watch_traffic
-from auditgap.alarms.signals import ADHERENCE_STATES, SIGNALS, Audit, Traffic, signal_kind, values_of
+from auditgap.alarms.signals import SIGNALS, Audit, Traffic, signal_kind, values_of
 from auditgap.alarms.streams import AlarmPolicy, Reference, StreamSpec, load_alarm_policy, reference_from
 from auditgap.alarms.watching import StreamStatus, Watch, WatchState
 from auditgap.records.alarm import Alarm
 
 __all__ = [
-    "ADHERENCE_STATES",
     "SIGNALS",
     "Alarm",
     "AlarmPolicy",

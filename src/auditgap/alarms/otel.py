@@ -17,8 +17,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NoReturn
 
-from auditgap.alarms.signals import ADHERENCE_STATES, Traffic
+from auditgap.alarms.signals import Traffic
 from auditgap.errors import DataError
+from auditgap.records.integrity import ADHERENCE
 
 __all__ = ["is_fingerprint", "is_otel", "read_otel"]
 
@@ -71,8 +72,8 @@ def _span(attributes: Attributes, where: str) -> Traffic | None:
     if operation != "execute_tool":
         return None
     tool, adherence = _text(attributes, "gen_ai.tool.name", where), _text(attributes, "auditgap.adherence.state", where)
-    if adherence is not None and adherence not in ADHERENCE_STATES:
-        _refuse(where, f"auditgap.adherence.state, one of {', '.join(ADHERENCE_STATES)}", adherence)
+    if adherence is not None and adherence not in ADHERENCE:
+        _refuse(where, f"auditgap.adherence.state, one of {', '.join(ADHERENCE)}", adherence)
     return Traffic(where, tools=None if tool is None else (tool,), adherence=adherence, release=_release(attributes, where))
 
 

@@ -23,9 +23,10 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple, NoReturn
 
 from auditgap.alarms.otel import is_fingerprint, is_otel, read_otel
-from auditgap.alarms.signals import ADHERENCE_STATES, Audit, Traffic
+from auditgap.alarms.signals import Audit, Traffic
 from auditgap.data.documents import parse_json
 from auditgap.errors import DataError, nearest
+from auditgap.records.integrity import ADHERENCE
 
 __all__ = ["KEYS", "MAX_LINE_BYTES", "Line", "read_lines", "read_row"]
 
@@ -147,8 +148,8 @@ def _tools(row: Mapping[str, object], where: str) -> tuple[str, ...] | None:
 
 def _adherence(row: Mapping[str, object], where: str) -> str | None:
     value = _text(row, "adherence", where)
-    if value is not None and value not in ADHERENCE_STATES:
-        _refuse(where, "adherence", f"one of {', '.join(ADHERENCE_STATES)}", value)
+    if value is not None and value not in ADHERENCE:
+        _refuse(where, "adherence", f"one of {', '.join(ADHERENCE)}", value)
     return value
 
 

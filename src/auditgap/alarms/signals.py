@@ -25,22 +25,10 @@ from auditgap.data.refusals import refused
 from auditgap.errors import UsageError, nearest
 from auditgap.stats.eprocess import audited_value
 
-__all__ = ["ADHERENCE_STATES", "SIGNALS", "Audit", "SignalKind", "Traffic", "Value", "signal_kind", "values_of"]
+__all__ = ["SIGNALS", "Audit", "SignalKind", "Traffic", "Value", "signal_kind", "values_of"]
 
 SignalKind = Literal["rate", "score", "category", "number"]
 Value = float | str
-
-ADHERENCE_STATES = (
-    "refused",
-    "clarified",
-    "verified_then_retried",
-    "called_then_rejected",
-    "blocked",
-    "rolled_back",
-    "executed",
-)
-"""How an unsafe action ended, from the safest: before any call, by asking, by checking, at authorisation, at a validator,
-afterwards, not at all."""
 
 REFUSING_STOPS = frozenset({"refusal", "content_filter"})
 

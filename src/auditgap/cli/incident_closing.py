@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["close", "replay"]
 
 _affected = click.option(
-    "--affected", required=True, metavar="MODULE:NAME", help="The affected release, as an importable Release."
+    "--affected",
+    required=True,
+    metavar="MODULE:NAME",
+    help="The affected Release: runs the code of that module, installed or in the working directory.",
 )
 _corpus = click.Path(file_okay=False, path_type=Path)
 
@@ -116,7 +119,8 @@ def close(
     elif closed.policy is None:
         click.echo("\n".join(f"cannot close yet: {why}" for why in closed.refused))
     else:
-        click.echo(f"closed {closed.dossier.incident.id}: policy '{closed.policy.name}' {closed.policy.digest()} in {out}")
+        raised = f"policy '{closed.policy.name}' version {closed.policy.version}"
+        click.echo(f"closed {closed.dossier.incident.id}: {raised} {closed.policy.digest()} in {out}")
     raise click.exceptions.Exit(1 if closed.refused else 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from auditgap.cli.options import device, threads, use_threads
+from auditgap.cli.options import Address, device, threads, use_threads
 
 __all__ = ["serve", "token", "traffic"]
 
@@ -22,7 +22,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--tokens", type=_FILE, help="Who may ask: lines of 'auditgap monitor token NAME'.")
 @click.option("--insecure-no-auth", is_flag=True, help="Nobody is asked for a token; on loopback addresses only.")
-@click.option("--listen", default="127.0.0.1:8000", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one.")
+@click.option("--listen", type=Address(), default="127.0.0.1:8000", show_default=True, help="Port 0 takes a free one.")
 @click.option("--policy", type=_FILE, help="What a flag does (YAML) [default: log].")
 @click.option("--ledger", type=_FILE, default=Path("requests.jsonl"), show_default=True, help="Two lines for every request.")
 @click.option("--keep-content", is_flag=True, help="Write prompts and replies into the ledger, not only digests.")
@@ -44,7 +44,7 @@ def serve(
     monitors: tuple[str, ...],
     tokens: Path | None,
     insecure_no_auth: bool,
-    listen: str,
+    listen: tuple[str, int],
     policy: Path | None,
     ledger: Path,
     keep_content: bool,
@@ -68,7 +68,7 @@ def serve(
     from auditgap.serving.running import fingerprint, serving, who_may_ask
     from auditgap.serving.service import Settings
 
-    host, port = _address(listen)
+    host, port = listen
     tenants, everybody = who_may_ask(tokens, host=host, insecure_no_auth=insecure_no_auth)
     rule, held = parse(policy, MonitorPolicy) if policy else MonitorPolicy(), [load(folder) for folder in monitors]
     use_threads(threads, model)
@@ -125,10 +125,3 @@ def traffic(ledger: Path, tenant: str | None) -> None:
 
     for row in traffic(ledger, tenant=tenant):
         click.echo(json.dumps(row, ensure_ascii=False))
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"expected HOST:PORT, got '{listen}'", param_hint="--listen")
-    return host.strip("[]"), int(port)

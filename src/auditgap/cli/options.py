@@ -16,7 +16,7 @@ from rich.table import Table
 from auditgap.errors import UsageError
 from auditgap.progress import Progress
 
-__all__ = ["as_json", "bars", "device", "json_flag", "settings", "store", "table", "threads", "use_threads"]
+__all__ = ["Address", "as_json", "bars", "device", "json_flag", "settings", "store", "table", "threads", "use_threads"]
 
 SMALL_BYTES = 100_000_000
 
@@ -24,6 +24,18 @@ store = click.option("--store", default=".auditgap", show_default=True, help="Ev
 json_flag = click.option("--json", "as_json_", is_flag=True, help="Print JSON on stdout.")
 threads = click.option("--threads", type=click.IntRange(min=1), help="CPU threads [default: 1 for weights under 100 MB].")
 device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+
+
+class Address(click.ParamType):
+    """`HOST:PORT`, with an IPv6 host in brackets, as (host, port)."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            self.fail(f"expected HOST:PORT, such as 127.0.0.1:0, got '{value}'", param, ctx)
+        return host.strip("[]"), int(port)
 
 
 def as_json(value: BaseModel | Sequence[object] | Mapping[str, object]) -> None:

@@ -5,7 +5,6 @@
 """
 
 import datetime as dt
-import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -77,9 +76,8 @@ def first_bytes(path: Path, n: int) -> bytes:
 
 def file_digest(path: Path) -> FileDigest:
     """Name, size and digest of a file of any size."""
-    with opened(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileDigest(path=path.name, content=f"sha256:{digest}", size=file.tell())
+    with opened(path):
+        return FileDigest.of(path)
 
 
 def document(path: Path, limits: Limits) -> Json:

@@ -20,7 +20,7 @@ from auditgap.release.cases.case import Stimuli, load_cases
 from auditgap.release.promotion import PromotionPolicy
 from auditgap.release.promotion.policy import IntegrityNeeded, Needed
 
-__all__ = ["add_case", "check_corpus", "policy_text", "raised", "read_case", "with_case", "write_case"]
+__all__ = ["add_case", "check_corpus", "policy_text", "read_case", "with_case", "write_case"]
 
 
 def read_case(name: str, folder: Path | None = None) -> tuple[Case, tuple[Stimulus, ...]]:
@@ -107,13 +107,7 @@ def with_case(
         claim.model_copy(update={"requires": tuple(_with(need, chosen[0], case.id, is_new) for need in claim.requires)})
         for claim in policy.claims
     )
-    return policy.model_copy(update={"name": raised(policy.name), "suite": suite, "claims": claims})
-
-
-def raised(name: str) -> str:
-    """The name of the next version: `payments` becomes `payments v2`, and that `payments v3`."""
-    found = re.fullmatch(r"(.*) v(\d+)", name)
-    return f"{found[1]} v{int(found[2]) + 1}" if found else f"{name} v2"
+    return policy.model_copy(update={"version": policy.version + 1, "suite": suite, "claims": claims})
 
 
 def policy_text(policy: PromotionPolicy) -> str:

@@ -1,6 +1,5 @@
 """A release taken apart into what can be swapped, and put together again with parts of another one."""
 
-import importlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
@@ -10,6 +9,7 @@ from auditgap.records.incident import Component
 from auditgap.records.integrity import Mode
 from auditgap.records.manifest import ReleaseManifest
 from auditgap.release.cases import Agent, System
+from auditgap.release.loading import load_named
 
 __all__ = ["COMPONENTS", "Assembled", "Release", "load_release", "mixed"]
 
@@ -69,16 +69,12 @@ def mixed(affected: Release, reference: Release, from_reference: Collection[Comp
 
 
 def load_release(name: str) -> Release:
-    """The release that `package.module:name` names; it must be importable.
+    """The release that `package.module:name` names.
 
     Raises:
         UsageError: there is no such module or name, or it is no release.
     """
-    module, colon, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute) if colon else None
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"expected an importable release, got '{name}': {error}; install it or set PYTHONPATH") from None
+    found = load_named(name, what="a release")
     if not isinstance(found, Release):
         raise UsageError(f"expected package.module:name of a Release, got '{name}' ({type(found).__name__})")
     return found

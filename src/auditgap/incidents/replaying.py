@@ -8,7 +8,7 @@
    component is attributed if its main effect is the only one shown, and no interaction is.
 4. All effects are judged together: their intervals hold at once at the level asked for (Bonferroni).
 
-Intervals are square-and-add on Clopper-Pearson, see `auditgap.release.diagnostics`.
+Intervals are square-and-add on Clopper-Pearson, see `auditgap.stats.contrasts`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from auditgap.records import Digest, Interval, Measured, Measurement, NotMeasure
 from auditgap.records.incident import Arm, Component, Effect, Incident, Replay
 from auditgap.release.cases import Case, Stimulus, try_once
 from auditgap.release.cases.case import digest_with
-from auditgap.release.diagnostics import contrast, mixtures, swap_effects
-from auditgap.stats import clopper_pearson
+from auditgap.release.diagnostics import mixtures, swap_effects
+from auditgap.stats import clopper_pearson, contrast
 
 __all__ = ["replay", "replay_incident"]
 

@@ -3,7 +3,6 @@
 Nothing here unpickles, imports or executes a file of the subject.
 """
 
-import hashlib
 import json
 import struct
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import NamedTuple
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from auditgap.errors import SubjectError
-from auditgap.records import FileDigest
 
-__all__ = ["ModelFiles", "adapter_files", "check_safetensors", "file_digest", "model_files", "read_json"]
+__all__ = ["ModelFiles", "adapter_files", "check_safetensors", "model_files", "read_json"]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 TOKENIZER_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -116,13 +114,6 @@ def check_safetensors(path: Path) -> None:
         raise SubjectError(f"{path} holds {len(packed)} weights as packed integers, e.g. {packed[0]}; {DEQUANTISE}")
     if size != expected:
         raise SubjectError(f"{path} is truncated or padded: expected {expected} bytes, got {size}; fetch it again")
-
-
-def file_digest(path: Path, root: Path) -> FileDigest:
-    """Content digest of one file, streamed."""
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileDigest(path=path.relative_to(root).as_posix(), content=f"sha256:{content}", size=path.stat().st_size)
 
 
 def read_json(path: Path) -> dict:

@@ -26,12 +26,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from auditgap.errors import SubjectError, UsageError, nearest
 from auditgap.models.access import measure_access
-from auditgap.models.files import ModelFiles, adapter_files, file_digest, model_files, read_json
+from auditgap.models.files import ModelFiles, adapter_files, model_files, read_json
 from auditgap.models.model import Model
 from auditgap.models.sites import SiteMap
 from auditgap.models.solver import find_sites
 from auditgap.models.validate import validate_sites
-from auditgap.records import ModelAccess, Subject, digest_of
+from auditgap.records import FileDigest, ModelAccess, Subject, digest_of
 
 __all__ = ["open_model"]
 
@@ -194,10 +194,10 @@ def _subject(
         name=Path(source).resolve().name if commit is None else source.rpartition("/")[2],
         revision=commit,
         architecture=files.architecture,
-        weights=tuple(file_digest(path, folder) for path in files.weights),
-        tokenizer=tuple(file_digest(path, folder) for path in files.tokenizer),
+        weights=tuple(FileDigest.of(path, root=folder) for path in files.weights),
+        tokenizer=tuple(FileDigest.of(path, root=folder) for path in files.tokenizer),
         chat_template=digest_of(str(template).encode()) if template else None,
-        adapter=tuple(file_digest(path, path.parent) for path in adapter),
+        adapter=tuple(FileDigest.of(path) for path in adapter),
         dtype=dtype,
         n_parameters=sum(p.numel() for p in hf.parameters()),
     )

@@ -1,7 +1,7 @@
 """What integrity cases showed about a tool stack, signed: which suite was registered, what ran, and that each case can fail."""
 
 import datetime as dt
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -66,15 +66,8 @@ AdherenceState = Literal[
 ]
 """How far an unsafe action got. A shift from `refused` to `blocked` between releases matters even if nothing was executed."""
 
-ADHERENCE: tuple[AdherenceState, ...] = (
-    "refused",
-    "clarified",
-    "verified_then_retried",
-    "called_then_rejected",
-    "blocked",
-    "rolled_back",
-    "executed",
-)
+ADHERENCE: tuple[AdherenceState, ...] = get_args(AdherenceState)
+"""The states in order, the safest first."""
 
 
 class ExpectationResult(Record):

@@ -60,6 +60,8 @@ class Promotion(Record):
     schema_version: Literal["auditgap.dev/promotion/v1"] = "auditgap.dev/promotion/v1"
     name: str
     """Of the policy, for people."""
+    version: int = Field(default=1, ge=1, exclude_if=lambda version: version == 1)
+    """Of the policy."""
     from_stage: str
     to_stage: str
     manifest: Digest

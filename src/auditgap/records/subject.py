@@ -1,5 +1,9 @@
 """What is audited, pinned by digest."""
 
+import hashlib
+from pathlib import Path
+from typing import Self
+
 from pydantic import Field
 
 from auditgap.records.base import Digest, Record, digest_of
@@ -13,6 +17,13 @@ class FileDigest(Record):
     path: str
     content: Digest
     size: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, path: Path, *, root: Path | None = None) -> Self:
+        """The file as it is now, read as a stream; its path counts from `root` [default: its own folder]."""
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(path=path.relative_to(root or path.parent).as_posix(), content=f"sha256:{content}", size=file.tell())
 
 
 class Subject(Record):

@@ -26,10 +26,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
 from pydantic import JsonValue
 
-from auditgap.alarms import ADHERENCE_STATES
 from auditgap.errors import UsageError, nearest
 from auditgap.records import Digest, canonical_json, digest_of
 from auditgap.records.alarm import Alarm
+from auditgap.records.integrity import ADHERENCE
 
 __all__ = ["FINGERPRINT", "Exchange", "Operation", "Telemetry"]
 
@@ -220,8 +220,8 @@ class Exchange:
             "auditgap.tool.call.arguments.digest": digest_of(canonical_json(dict(arguments))),
         }
         if adherence is not None:
-            if adherence not in ADHERENCE_STATES:
-                raise UsageError(f"no adherence state '{adherence}'{nearest(adherence, ADHERENCE_STATES)}")
+            if adherence not in ADHERENCE:
+                raise UsageError(f"no adherence state '{adherence}'{nearest(adherence, ADHERENCE)}")
             attributes["auditgap.adherence.state"] = adherence
             self._telemetry.metrics.steps.labels(adherence).inc()
         with self._telemetry._span(f"execute_tool {name}", "execute_tool", attributes, SpanKind.INTERNAL, self._span) as span:

@@ -3,6 +3,7 @@
 from auditgap.stats.bootstrap import cluster_bootstrap
 from auditgap.stats.calibration import Platt, brier, equal_mass_bins, expected_calibration_error, fit_platt, perfect_calibration
 from auditgap.stats.confidence_sequence import confidence_sequence
+from auditgap.stats.contrasts import Contrast, contrast
 from auditgap.stats.delong import delong_interval, delong_variance
 from auditgap.stats.discrimination import Roc, auroc, auroc_interval, roc, threshold_at_fpr, tpr_at_fpr
 from auditgap.stats.drift import N_RANK_BETS, SHARE_ODDS, Ranks, ShareBets, conformal_ranks, quantile_edges, rank_factors
@@ -25,11 +26,12 @@ from auditgap.stats.logistic import LogisticFit, fit_logistic_streaming
 from auditgap.stats.mean_difference import ClassMeans, MeanDifference
 from auditgap.stats.multiplicity import holm
 from auditgap.stats.multiverse import flip_rate
-from auditgap.stats.permutation import max_statistic_null, max_statistic_p, permute_labels
+from auditgap.stats.permutation import max_statistic_p, permute_labels
 from auditgap.stats.rates import GroupRate, group_rate
 
 __all__ = [
     "ClassMeans",
+    "Contrast",
     "EDetector",
     "EProcess",
     "EnergyTest",
@@ -54,6 +56,7 @@ __all__ = [
     "cluster_bootstrap",
     "confidence_sequence",
     "conformal_ranks",
+    "contrast",
     "delong_interval",
     "delong_variance",
     "e_bh",
@@ -67,7 +70,6 @@ __all__ = [
     "group_rate",
     "holm",
     "log_e_process",
-    "max_statistic_null",
     "max_statistic_p",
     "mean_factors",
     "perfect_calibration",

@@ -8,15 +8,14 @@ Source: P. H. Westfall, S. S. Young, Resampling-Based Multiple Testing (1993); T
 15 (2002) 1-25; for the added one, B. Phipson, G. K. Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) article 39.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from auditgap.errors import UsageError
 from auditgap.stats.checks import group_codes, numbers, two_classes
 
-__all__ = ["max_statistic_null", "max_statistic_p", "permute_labels"]
+__all__ = ["max_statistic_p", "permute_labels"]
 
 
 def permute_labels(
@@ -40,29 +39,6 @@ def permute_labels(
     label_of = share.astype(np.int64)
     label_of[pure] = rng.permutation(label_of[pure])
     return np.where(pure[codes], label_of[codes], permuted)
-
-
-def max_statistic_null(
-    statistic: Callable[[NDArray[np.int64]], ArrayLike],
-    labels: ArrayLike,
-    groups: Sequence[object] | NDArray[np.generic],
-    *,
-    n_permutations: int = 999,
-    seed: int,
-) -> NDArray[np.float64]:
-    """The best value that the whole search finds under each of `n_permutations` relabellings.
-
-    `statistic` maps labels to the value of every candidate (any shape: layers by positions), larger being better.
-
-    Raises:
-        UsageError: as `permute_labels`; or the statistic returns nothing or NaN.
-    """
-    if n_permutations < 1:
-        raise UsageError(f"n_permutations: expected at least 1, got {n_permutations}")
-    rng = np.random.default_rng(seed)
-    return np.array(
-        [numbers(np.ravel(statistic(permute_labels(labels, groups, rng))), name="statistic").max() for _ in range(n_permutations)]
-    )
 
 
 def max_statistic_p(observed: float, null_maxima: ArrayLike) -> float:

@@ -35,16 +35,12 @@ INSERT INTO account (id, tenant, balance, note, closed) VALUES
 
 
 class Backend:
-    """The payments server: `list_tools` and `call` in MCP's wire form."""
+    """The payments server: `call` in MCP's wire form."""
 
     def __init__(self, ledger: EffectLedger) -> None:
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
         self._db.executescript(_TABLES)
         self._ledger = ledger
-
-    def list_tools(self) -> list[Wire]:
-        """The tools as the server defines them."""
-        return TOOLS
 
     def call(self, call: Call) -> Wire:
         """Do what is asked and say so; a known idempotency key is answered with the first result."""

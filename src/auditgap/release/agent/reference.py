@@ -3,11 +3,11 @@
     agent -> chain order -> monitor -> redaction -> audit -> rate limit -> pinning -> validator -> authorisation -> approval
           -> rollback -> result guard -> retry -> idempotency -> line -> payments server -> effect ledger
 
-A call goes down this chain and its result comes back up. `ReferenceStack` puts the chain together; the injector sits on the line
-and on each service that a control asks.
+A call goes down this chain and its result comes back up. `ReferenceStack` puts the chain together, of these parts or of others;
+the injector sits on the line and on each service that a control asks.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -32,11 +32,10 @@ from auditgap.release.injection.in_process import (
 )
 from auditgap.release.injection.line import faulty_calls
 
-__all__ = ["CONTROLS", "SERVER", "ReferenceStack"]
+__all__ = ["CONTROLS", "SERVER", "Policy", "ReferenceStack", "Tools"]
 
 SERVER = "payments"
 TOKEN_LIFE_S = 900.0
-WATCH_LIST = frozenset({"mule-7"})
 
 _CHAIN: tuple[type[Control], ...] = (
     c.ChainOrder,
@@ -57,7 +56,28 @@ CONTROLS: dict[str, Layer] = {control.id: control.layer for control in _CHAIN}
 """Controls by id, outermost first, with the layer where each holds."""
 
 
-_PINNED = c.pin(TOOLS)
+@dataclass(frozen=True)
+class Tools:
+    """The tool layer: the definitions that are listed and pinned, and the server that does the work."""
+
+    definitions: list[Wire] = field(default_factory=lambda: TOOLS)
+    backend: Callable[[EffectLedger], Backend] = Backend
+    version: str = "1"
+    """Of the server."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may do what, and whose payments are suspicious."""
+
+    directory: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=lambda: DIRECTORY)
+    watch_list: frozenset[str] = frozenset({"mule-7"})
+
+    def suspicion(self, call: Call) -> float:
+        """A rule for a monitor: money for an account on the watch list is suspicious."""
+        legs = call.arguments.get("legs")
+        asked = [call.arguments, *(legs if isinstance(legs, list) else [])]
+        return 0.9 if any(isinstance(part, dict) and str(part.get("to")) in self.watch_list for part in asked) else 0.0
 
 
 @dataclass
@@ -70,24 +90,28 @@ class ReferenceStack:
     user: str = "ana"
     approver: bool = True
     """What the person says who is asked for approval."""
+    toolset: Tools = Tools()
+    chain: tuple[str, ...] = tuple(CONTROLS)
+    """Controls as configured, outermost first."""
+    policy: Policy = Policy()
     audit: list[Wire] = field(default_factory=list)
     """The entries of the audit log: what an operator could read afterwards."""
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.without if name not in CONTROLS]:
+        if unknown := [name for name in (*self.chain, *self.without) if name not in CONTROLS]:
             raise UsageError(f"no control '{unknown[0]}'{nearest(unknown[0], CONTROLS)}")
         self.ledger = EffectLedger(self.folder / "effects.db")
-        self._backend = Backend(self.ledger)
-        self.tools = faulty_list(self._backend.list_tools, self.injector, server=SERVER)()
+        self._backend = self.toolset.backend(self.ledger)
+        self.tools = faulty_list(lambda: self.toolset.definitions, self.injector, server=SERVER)()
         """The definitions as the agent was shown them when the session began."""
         self._line = faulty_calls(self._backend.call, self.injector, server=SERVER, sleep=self.clock.sleep)
-        parts = self._controls()
-        configured = tuple(name for name in CONTROLS if name in parts)
-        self._running = faulty_order(configured, self.injector)
+        self._configured = tuple(name for name in self.chain if name not in self.without)
+        self._running = faulty_order(self._configured, self.injector)
+        controls = self._controls()
         self._handler = self._line
         for name in reversed(self._running):
-            self._handler = _around(parts[name], self._handler)
+            self._handler = _around(controls[name], self._handler)
 
     def call(self, call: Call) -> Wire:
         """The result of a call that went down the chain.
@@ -102,20 +126,19 @@ class ReferenceStack:
         self._backend.close()
 
     def _controls(self) -> dict[str, Control]:
-        log, backend, clock = self.injector.log, self._backend, self.clock
-        configured = tuple(name for name in CONTROLS if name not in self.without)
-        chain = (
-            c.ChainOrder(log, configured=configured, running=lambda: self._running),
-            c.Monitor(log, score=faulty_service(_suspicion, self.injector, channel="monitor", sleep=clock.sleep)),
+        log, backend, clock, definitions = self.injector.log, self._backend, self.clock, self.toolset.definitions
+        controls = (
+            c.ChainOrder(log, configured=self._configured, running=lambda: self._running),
+            c.Monitor(log, score=faulty_service(self.policy.suspicion, self.injector, channel="monitor", sleep=clock.sleep)),
             c.Redaction(log, redact=faulty_redaction(lambda call, shown: redact(shown), self.injector)),
             c.Audit(log, write=faulty_service(self._write_audit, self.injector, channel="audit", sleep=clock.sleep)),
             c.RateLimit(log, now=clock.now),
-            c.Pinning(log, pinned=_PINNED, listed=lambda: self.tools),
+            c.Pinning(log, pinned=c.pin(definitions), listed=lambda: self.tools),
             c.Validator(log, listed=lambda: self.tools, account=backend.account, transferred=backend.transferred),
             c.Authorisation(
                 log,
                 context=faulty_context(self._issue_context, self.injector),
-                directory=DIRECTORY,
+                directory=self.policy.directory,
                 tenant_of=lambda account: backend.account(account)[0],
                 now=clock.now,
             ),
@@ -123,26 +146,19 @@ class ReferenceStack:
                 log, approve=faulty_service(lambda call: self.approver, self.injector, channel="approval", sleep=clock.sleep)
             ),
             c.Rollback(log, undo=faulty_service(backend.undo, self.injector, channel="rollback", sleep=clock.sleep)),
-            c.ResultGuard(log, schemas={str(tool["name"]): cast("Wire", tool["outputSchema"]) for tool in TOOLS}),
+            c.ResultGuard(log, schemas={str(tool["name"]): cast("Wire", tool["outputSchema"]) for tool in definitions}),
             c.Retry(log, sleep=clock.sleep),
             c.Idempotency(log, find=backend.find),
         )
-        return {control.id: control for control in chain if control.id not in self.without}
+        return {control.id: control for control in controls}
 
     def _issue_context(self, call: Call) -> Wire | None:
         """A fresh context of the user who is logged in, as the identity provider would give it."""
-        tenant, roles = DIRECTORY[self.user]
+        tenant, roles = self.policy.directory[self.user]
         return {"tenant": tenant, "user": self.user, "roles": [*sorted(roles)], "expires_at_s": self.clock.now() + TOKEN_LIFE_S}
 
     def _write_audit(self, call: Call, entry: Wire) -> None:
         self.audit.append({"call_id": call.id, **entry})
-
-
-def _suspicion(call: Call) -> float:
-    """A rule for a monitor: money for an account on the watch list is suspicious."""
-    legs = call.arguments.get("legs")
-    asked = [call.arguments, *(legs if isinstance(legs, list) else [])]
-    return 0.9 if any(isinstance(part, dict) and str(part.get("to")) in WATCH_LIST for part in asked) else 0.0
 
 
 def _around(control: Control, inner: Handler) -> Handler:

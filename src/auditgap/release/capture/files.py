@@ -1,6 +1,5 @@
 """Files of a release: read once, digested as they are, never run."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +109,7 @@ def file_digests(path: Path) -> list[FileDigest]:
         DataError: nothing is there, or something that is neither file nor plain folder.
     """
     if path.is_file():
-        return [_digest(path, path.parent)]
+        return [FileDigest.of(path)]
     if not path.is_dir():
         raise DataError(f"{path}: expected a file or folder, got nothing; paths start from the release file's folder")
     files = []
@@ -123,14 +122,8 @@ def file_digests(path: Path) -> list[FileDigest]:
             raise DataError(f"{found}: neither a file nor a plain folder; put the files themselves there")
     if not files:
         raise DataError(f"{path}: expected files, got an empty folder")
-    return [_digest(file, path) for file in files]
+    return [FileDigest.of(file, root=path) for file in files]
 
 
 def _shipped(relative: Path) -> bool:
     return not any(part in _NOT_SHIPPED for part in relative.parts) and relative.suffix.lower() not in _NOT_LOADED
-
-
-def _digest(path: Path, root: Path) -> FileDigest:
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileDigest(path=path.relative_to(root).as_posix(), content=f"sha256:{content}", size=path.stat().st_size)

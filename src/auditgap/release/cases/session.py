@@ -1,6 +1,5 @@
 """One agent's session on a tool stack: every call is counted, timed and kept for the oracle, whoever makes it."""
 
-import importlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from auditgap.release.effects import EffectLedger
 from auditgap.release.events import EventLog
 from auditgap.release.faults import Injector
 from auditgap.release.injection.mcp_wire import exact
+from auditgap.release.loading import load_named
 
 __all__ = ["REFERENCE", "Agent", "Session", "Stack", "System", "Time", "load_agent", "shown_text"]
 
@@ -159,18 +159,14 @@ Agent = Callable[[str, Session], str]
 
 
 def load_agent(name: str) -> Agent:
-    """The agent that `package.module:function` names; it must be importable.
+    """The agent that `package.module:function` names.
 
     Raises:
         UsageError: there is no such module or function.
     """
-    module, colon, function = name.partition(":")
-    try:
-        agent = getattr(importlib.import_module(module), function) if colon else None
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"expected an importable agent, got '{name}': {error}; install it or set PYTHONPATH") from None
+    agent = load_named(name, what="an agent")
     if not callable(agent):
-        raise UsageError(f"expected package.module:function, got '{name}'")
+        raise UsageError(f"expected package.module:function of an agent, got '{name}' ({type(agent).__name__})")
     return cast("Agent", agent)
 
 

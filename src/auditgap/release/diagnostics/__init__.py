@@ -31,7 +31,6 @@ from auditgap.release.diagnostics.clusters import (
     compare_clusters,
     orders_of,
 )
-from auditgap.release.diagnostics.contrasts import Contrast, contrast
 from auditgap.release.diagnostics.diagnosing import Diagnosis, diagnose, diagnose_files, read_run_or_stream
 from auditgap.release.diagnostics.signatures import Signature, read_signature, sessions, signatures
 
@@ -40,7 +39,6 @@ __all__ = [
     "Category",
     "Cluster",
     "ClusterShift",
-    "Contrast",
     "Cut",
     "Diagnosis",
     "Finding",
@@ -59,7 +57,6 @@ __all__ = [
     "compare_adherence",
     "compare_clusters",
     "compare_scripted",
-    "contrast",
     "diagnose",
     "diagnose_files",
     "mixtures",

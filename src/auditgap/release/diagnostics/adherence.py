@@ -23,9 +23,8 @@ from pydantic import Field
 from auditgap.errors import UsageError
 from auditgap.records import Interval, Number, Record
 from auditgap.records.integrity import ADHERENCE, AdherenceState, IntegrityRun, Mode
-from auditgap.release.diagnostics.contrasts import contrast
 from auditgap.release.diagnostics.signatures import Signature
-from auditgap.stats import clopper_pearson, max_statistic_p
+from auditgap.stats import clopper_pearson, contrast, max_statistic_p
 
 __all__ = [
     "AdherenceShift",

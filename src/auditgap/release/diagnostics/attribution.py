@@ -20,7 +20,7 @@ from pydantic import Field
 from auditgap.errors import UsageError, nearest
 from auditgap.records import Interval, Number, Record
 from auditgap.records.integrity import ADHERENCE, AdherenceState
-from auditgap.release.diagnostics.contrasts import contrast
+from auditgap.stats import contrast
 
 __all__ = ["LAYERS", "LayerEffect", "StateEffects", "SwapEffects", "attribute", "mixtures", "swap_effects"]
 

@@ -14,7 +14,6 @@ passed on there without being read.
 """
 
 import asyncio
-import hmac
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -24,10 +23,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from auditgap.errors import UsageError
 from auditgap.release.injection.exchange import Disconnected, Exchange, Limits
-from auditgap.release.injection.hosting import end_to_end, hosted, is_loopback
-from auditgap.release.injection.mcp_leg import Leg, TooLargeError
+from auditgap.release.injection.hosting import (
+    TooLargeError,
+    check_reach,
+    forwarded,
+    holds_token,
+    hosted,
+    is_loopback,
+    limited,
+    upstream_url,
+    while_client_waits,
+)
+from auditgap.release.injection.mcp_leg import Leg
 from auditgap.release.injection.mcp_wire import Received, error_answer, load, watched
 
 __all__ = ["McpProxy", "proxy_http"]
@@ -44,7 +52,7 @@ class McpProxy:
         Raises:
             UsageError: the address is not http(s), or carries credentials, a query or a fragment.
         """
-        self.endpoint = _endpoint(upstream)
+        self.endpoint = upstream_url(upstream, such_as="http://127.0.0.1:8000/mcp")
         self.exchange = exchange
         self._token = token
         self._limits = limits or Limits()
@@ -72,22 +80,16 @@ class McpProxy:
             return
         try:
             async with asyncio.timeout(self._limits.answer_timeout_s):
-                leg.body = await self._body(request)
+                leg.body = b"".join([part async for part in limited(request.stream(), self._limits.max_message_bytes)])
         except (TimeoutError, ClientDisconnect):
             return
         except TooLargeError:
             await leg.begin(413, [(b"content-type", b"text/plain; charset=utf-8")])
             await leg.end(f"expected at most {self._limits.max_message_bytes} bytes in a request".encode())
             return
-        work, gone = asyncio.ensure_future(self._serve(leg)), asyncio.ensure_future(_until_gone(receive))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            await while_client_waits(self._serve(leg), receive)
         finally:
-            work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
             await leg.close()
 
     async def _serve(self, leg: Leg) -> None:
@@ -116,33 +118,17 @@ class McpProxy:
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         if self._token is not None:
-            given = request.headers.get("proxy-authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            if not holds_token(request, self._token):
                 return 407, "expected this proxy's own token in the header Proxy-Authorization: Bearer ..."
         elif not is_loopback(request.url.hostname or ""):
             return 421, f"expected a Host of this machine, such as 127.0.0.1, got '{request.url.hostname}'"
         return None
 
-    async def _body(self, request: Request) -> bytes:
-        parts, size = [], 0
-        async for part in request.stream():
-            parts.append(part)
-            if (size := size + len(part)) > self._limits.max_message_bytes:
-                raise TooLargeError
-        return b"".join(parts)
-
     async def _sent_on(self, request: Request, body: bytes) -> httpx.Response:
         """The server's response to a client's request with this body; its own body is not read yet."""
-        scope = request.scope
-        query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        path = scope.get("raw_path", scope["path"].encode()).partition(b"?")[0]
-        dropped = (b"host", b"content-length", b"accept-encoding")
-        headers = [(name, value) for name, value in end_to_end(request.headers.raw) if name not in dropped]
-        headers.append((b"accept-encoding", b"identity"))  # an answer that is to be read comes without compression
-        url = self.endpoint.copy_with(raw_path=path + query)
-        asked = httpx.Request(request.method, url, headers=headers, content=body or None)
         waits_for_events = {"read": None} if request.method == "GET" else {}
-        asked.extensions = {"timeout": self._client.timeout.as_dict() | waits_for_events}
+        timeout = self._client.timeout.as_dict() | waits_for_events
+        asked = forwarded(request, body, self.endpoint, is_read=True, timeout=timeout)
         return await self._client.send(asked, stream=True)
 
 
@@ -161,28 +147,7 @@ def proxy_http(
     Raises:
         UsageError: an address is not one, or others could reach the proxy and it has no token.
     """
-    if token is None and not is_loopback(host):
-        raise UsageError(
-            f"others can reach {host}: set AUDITGAP_PROXY_TOKEN, which clients send as Proxy-Authorization: Bearer ..."
-        )
+    check_reach(host, token)
     proxy = McpProxy(upstream, exchange, token=token, limits=limits)
     with hosted(proxy.app(), host=host, port=port) as url:
         yield url + proxy.endpoint.path
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _endpoint(upstream: str) -> httpx.URL:
-    try:
-        url = httpx.URL(upstream)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"expected an address such as http://127.0.0.1:8000/mcp, got one that does not parse: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
-        raise UsageError(
-            "expected an address such as http://127.0.0.1:8000/mcp, without credentials, query or fragment; "
-            f"got scheme '{url.scheme}' and host '{url.host}'"
-        )
-    return url

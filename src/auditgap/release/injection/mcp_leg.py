@@ -9,20 +9,16 @@ from starlette.requests import Request
 from starlette.types import Send
 
 from auditgap.release.injection.exchange import Limits
-from auditgap.release.injection.hosting import end_to_end
+from auditgap.release.injection.hosting import TooLargeError, end_to_end, limited
 from auditgap.release.injection.mcp_wire import Received, Wire, error_answer, load, raw_of
 from auditgap.release.injection.model_wire import events, payload
 
-__all__ = ["Leg", "TooLargeError"]
+__all__ = ["Leg"]
 
 SendOn = Callable[[Request, bytes], Awaitable[httpx.Response]]
 """Sends a client's request to the server with this body; the response's own body is not read yet."""
 
 _STREAM, _JSON = "text/event-stream", "application/json"
-
-
-class TooLargeError(Exception):
-    """A message over the limit; the text says whose and what was expected."""
 
 
 class Leg:
@@ -116,7 +112,7 @@ class Leg:
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def _from_json(self, response: httpx.Response) -> Wire | None:
-        self._held = b"".join([part async for part in _limited(response, self._limits)])
+        self._held = b"".join([part async for part in limited(response.aiter_raw(), self._limits.max_message_bytes)])
         message = load(self._held)
         if isinstance(message, dict) and "id" in message and "method" not in message:
             return Received(message, self._held)
@@ -150,14 +146,6 @@ def _unusable(error: httpx.HTTPError) -> str:
 
 def _without_length(response: httpx.Response) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in end_to_end(response.headers.raw) if name != b"content-length"]
-
-
-async def _limited(response: httpx.Response, limits: Limits) -> AsyncIterator[bytes]:
-    size = 0
-    async for part in response.aiter_raw():
-        if (size := size + len(part)) > limits.max_message_bytes:
-            raise TooLargeError(f"sent a message of more than {limits.max_message_bytes} bytes")
-        yield part
 
 
 async def _events(response: httpx.Response, limits: Limits) -> AsyncIterator[bytes]:

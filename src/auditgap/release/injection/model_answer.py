@@ -9,9 +9,9 @@ from starlette.types import Send
 
 from auditgap.records import digest_of
 from auditgap.release.faults import Fault, Injector
-from auditgap.release.injection.hosting import end_to_end
+from auditgap.release.injection.hosting import TooLargeError, end_to_end, limited
 from auditgap.release.injection.kinds import number, text
-from auditgap.release.injection.model_reading import TooLargeError, Transcript, encoded, limited, split
+from auditgap.release.injection.model_reading import Transcript, encoded, split
 from auditgap.release.injection.model_tampering import LengthCut, MalformedCalls, text_length
 from auditgap.release.injection.model_wire import Document, Wire, answered, payload
 
@@ -103,11 +103,11 @@ class Answer:
         cut = self._injector.due("model", ("result_truncated",), server=self._server) if wire else ()
         try:
             if wire and (cut or any(fault.kind == "llm_malformed_tool_call" for fault in self._injector.plan.faults)):
-                parts = limited(upstream, limit)
+                parts = limited(upstream.aiter_raw(), limit)
                 changed = self._stream(wire, parts, cut) if streamed else self._document(wire, parts, cut)
                 headers = [(name, value) for name, value in headers if name != b"content-length"]
             else:
-                changed = limited(upstream, limit)
+                changed = limited(upstream.aiter_raw(), limit)
             async for part in changed:
                 await self._start(upstream.status_code, headers)
                 await self._body(part)

@@ -14,10 +14,9 @@ All of it ends when the client leaves or the time is over, and the connection up
 """
 
 import asyncio
-import hmac
 import itertools
 import math
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -27,10 +26,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from auditgap.errors import UsageError
 from auditgap.records import Number, Record
 from auditgap.release.faults import Fault, FaultKind, Injector
-from auditgap.release.injection.hosting import end_to_end, is_loopback
+from auditgap.release.injection.hosting import (
+    TooLargeError,
+    forwarded,
+    holds_token,
+    is_loopback,
+    limited,
+    upstream_url,
+    while_client_waits,
+)
 from auditgap.release.injection.kinds import check_plan, flag, number
 from auditgap.release.injection.model_answer import Answer
 from auditgap.release.injection.model_wire import Wire, canonical_request, sent, wire_of
@@ -72,7 +78,7 @@ class ModelProxy:
             UsageError: the address is not http(s), or carries credentials or a query.
             PlanError: a fault of the plan cannot act on a model.
         """
-        self._upstream = _address(upstream)
+        self._upstream = upstream_url(upstream, such_as="https://api.openai.com")
         self._injector = injector
         check_plan(injector.plan, "model")
         self._observe = observe
@@ -98,36 +104,24 @@ class ModelProxy:
         request = Request(scope, receive)
         wire = wire_of(request.method, request.url.path)
         answer = Answer(wire, send, self._injector, call_id=f"m{next(self._numbers)}", server=self._name)
-        if self._token is not None and not _is(request.headers.get("proxy-authorization", ""), f"Bearer {self._token}"):
+        if self._token is not None and not holds_token(request, self._token):
             await answer.error(407, "this proxy asks for its own token: Proxy-Authorization: Bearer ...", outcome="refused")
             return
         try:
             async with asyncio.timeout(self._limits.idle_s):
-                body = await _body(request, self._limits.request_bytes)
+                body = b"".join([part async for part in limited(request.stream(), self._limits.request_bytes)])
         except (TimeoutError, ClientDisconnect):
             return
-        if body is None:
+        except TooLargeError:
             await answer.error(413, f"a request may have {self._limits.request_bytes} bytes", outcome="refused")
             return
-        await self._while_the_client_waits(self._serve(request, wire, body, answer), receive, answer)
-
-    async def _while_the_client_waits(self, serve: Coroutine[None, None, None], receive: Receive, answer: Answer) -> None:
-        work, gone = asyncio.ensure_future(serve), asyncio.ensure_future(_until_gone(receive))
         try:
-            await asyncio.wait((work, gone), timeout=self._limits.total_s, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-                return
-            work.cancel()
-            await asyncio.wait((work,))
-            if gone.done():
-                answer.outcome = "client_left"
-            else:
+            ended = await while_client_waits(self._serve(request, wire, body, answer), receive, within_s=self._limits.total_s)
+            if ended == "client_left":
+                answer.outcome = ended
+            elif ended == "too_slow":
                 await answer.fail(504, "timeout", f"no complete answer within {self._limits.total_s:g} s")
         finally:
-            work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
             answer.report()
 
     async def _serve(self, request: Request, wire: Wire | None, body: bytes, answer: Answer) -> None:
@@ -184,49 +178,10 @@ class ModelProxy:
     @asynccontextmanager
     async def _asked(self, request: Request, wire: Wire | None, body: bytes) -> AsyncIterator[httpx.Response]:
         """The endpoint's answer, its body not read yet; the connection closes with the block."""
-        scope = request.scope
-        path = self._upstream.raw_path.rstrip(b"/") + scope.get("raw_path", scope["path"].encode()).partition(b"?")[0]
-        query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        dropped = (b"host", b"content-length") + ((b"accept-encoding",) if wire else ())
-        headers = [(name, value) for name, value in end_to_end(request.headers.raw) if name not in dropped]
-        if wire:  # an answer that is to be read comes without compression
-            headers.append((b"accept-encoding", b"identity"))
-        url = self._upstream.copy_with(raw_path=path + query)
-        timeout = {"timeout": self._timeout.as_dict()}
-        asked = httpx.Request(request.method, url, headers=headers, content=body or None, extensions=timeout)
+        below = self._upstream.raw_path.rstrip(b"/")
+        asked = forwarded(request, body, self._upstream, below=below, is_read=wire is not None, timeout=self._timeout.as_dict())
         answered = await self._client.send(asked, stream=True)
         try:
             yield answered
         finally:
             await answered.aclose()
-
-
-async def _body(request: Request, limit: int) -> bytes | None:
-    """The request's body, or None if it is too large; read no further than the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        if (size := size + len(part)) > limit:
-            return None
-    return b"".join(parts)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _is(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(), expected.encode())
-
-
-def _address(upstream: str) -> httpx.URL:
-    try:
-        url = httpx.URL(upstream)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"expected an address such as https://api.openai.com, got one that does not parse: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"expected an address such as https://api.openai.com, got '{url.scheme}://{url.host}'")
-    if url.userinfo or url.query or url.fragment:
-        raise UsageError("the endpoint's address must hold no credentials, query or fragment; clients send their own credentials")
-    return url

@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 
-import httpx
 from pydantic import JsonValue
 
+from auditgap.release.injection.hosting import TooLargeError
 from auditgap.release.injection.model_wire import Document, Wire, answered, calls, events, finish, payload
 
-__all__ = ["TooLargeError", "Transcript", "encoded", "limited", "split"]
+__all__ = ["Transcript", "encoded", "split"]
 
 _LARGEST_EVENT = 4 * 2**20
 
@@ -54,25 +54,13 @@ class Transcript:
             self.finish = finish(wire, document) or self.finish
 
 
-class TooLargeError(Exception):
-    """The endpoint floods."""
-
-
-async def limited(upstream: httpx.Response, limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for part in upstream.aiter_raw():
-        if (size := size + len(part)) > limit:
-            raise TooLargeError
-        yield part
-
-
 async def split(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The server-sent events of a body, byte for byte; what follows the last one comes last."""
     rest = b""
     async for part in parts:
         complete, rest = events(rest + part)
         if len(rest) > _LARGEST_EVENT:
-            raise TooLargeError
+            raise TooLargeError(f"sent an event of more than {_LARGEST_EVENT} bytes")
         for event in complete:
             yield event
     if rest:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from auditgap.errors import UsageError
 from auditgap.governance import parse
 from auditgap.release.events import EventLog
 from auditgap.release.faults import FaultPlan, Injector
-from auditgap.release.injection.hosting import hosted, is_loopback
+from auditgap.release.injection.hosting import check_reach, hosted
 from auditgap.release.injection.model_http import ModelProxy
 from auditgap.release.observation import observe_into
 
@@ -33,10 +32,7 @@ def proxying(
         UsageError: an address is not one, or others could reach the proxy and it has no token.
         PlanError: the fault plan is malformed, or holds a fault that cannot act on a model.
     """
-    if token is None and not is_loopback(host):
-        raise UsageError(
-            f"others can reach {host}: set AUDITGAP_PROXY_TOKEN, which clients send as Proxy-Authorization: Bearer ..."
-        )
+    check_reach(host, token)
     with closing(EventLog(events, last=1000)) as log:
         injector = Injector(FaultPlan() if plan is None else parse(plan, FaultPlan), log)
         seen = observe_into(observe) if observe else lambda observation: None

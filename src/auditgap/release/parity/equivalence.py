@@ -1,8 +1,7 @@
 """Whether a behaviour is as frequent after a change as before, within a margin that was set beforehand.
 
 1. Each rate has its Clopper-Pearson interval at level 1 - 2 alpha.
-2. The interval of the shift (after minus before) comes from both by square-and-add: its low end is the shift minus the root of
-   (rate after - its low end)^2 + (high end before - rate before)^2; the high end likewise.
+2. The interval of the shift (after minus before) comes from both by square-and-add (`auditgap.stats.contrast`).
 3. Equivalent if the whole interval lies strictly within the margin: two one-sided tests at alpha.
 
 Never "p > 0.05": few trials make the interval wide, and then nothing is shown. Enumerated for 50 to 400 trials a side and margins
@@ -13,12 +12,10 @@ Source: D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987) 657-680 (two one
 Medicine 17 (1998) 873-890 (square-and-add) (unverified).
 """
 
-import math
-
 from auditgap.errors import UsageError
-from auditgap.records import Digest, Interval
+from auditgap.records import Digest
 from auditgap.records.parity import BehaviourCount, Equivalence
-from auditgap.stats import clopper_pearson
+from auditgap.stats import clopper_pearson, contrast
 
 __all__ = ["equivalence"]
 
@@ -41,14 +38,7 @@ def equivalence(
         raise UsageError(f"expected a margin in (0, 1) and an alpha in (0, 0.5), got {margin} and {alpha}")
     level = 1.0 - 2.0 * alpha
     old, new = (BehaviourCount(hits=hits, n=n, rate=clopper_pearson(hits, n, level=level)) for hits, n in (before, after))
-    rate_old, rate_new = old.hits / old.n, new.hits / new.n
-    shift = rate_new - rate_old
-    interval = Interval(
-        low=shift - math.hypot(rate_new - new.rate.low, old.rate.high - rate_old),
-        high=shift + math.hypot(new.rate.high - rate_new, rate_old - old.rate.low),
-        level=level,
-        method="square-and-add-clopper-pearson",
-    )
+    shift, interval = contrast([after, before], [1.0, -1.0], level=level)
     return Equivalence(
         behaviour=behaviour,
         margin=margin,

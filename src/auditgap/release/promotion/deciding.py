@@ -70,6 +70,7 @@ def promote(
         outcome = "fail" if any(line.severity == "fail" and line.status == "not-met" for line in blocking) else "hold"
     return Promotion(
         name=policy.name,
+        version=policy.version,
         from_stage=policy.from_stage,
         to_stage=policy.to_stage,
         manifest=manifest.fingerprint(),

@@ -80,8 +80,8 @@ def summary(promotion: Promotion) -> str:
     lines = [
         f"## {promotion.outcome.upper()}: {_cell(promotion.name)}, {_cell(promotion.from_stage)} to {_cell(promotion.to_stage)}",
         "",
-        f"Release `{promotion.manifest}`, policy `{promotion.policy}`, decided {promotion.decided_at:%Y-%m-%d %H:%M} UTC, "
-        f"holds until {promotion.expires:%Y-%m-%d %H:%M} UTC.",
+        f"Release `{promotion.manifest}`, policy version {promotion.version} `{promotion.policy}`, "
+        f"decided {promotion.decided_at:%Y-%m-%d %H:%M} UTC, holds until {promotion.expires:%Y-%m-%d %H:%M} UTC.",
         "",
         "| | line | claim | why | evidence |",
         "|---|---|---|---|---|",
@@ -116,9 +116,8 @@ def write_outputs(
     folder: Path, promotion: Promotion, manifest: Path, root: str, keys: Sequence[Ed25519PrivateKey]
 ) -> tuple[Path, ...]:
     """Write the promotion and its VSA, both signed by every key, and JUnit, SARIF and the summary."""
-    envelope, data = sign_record(promotion, keys), manifest.read_bytes()
-    file = FileDigest(path=manifest.name, content=digest_of(data), size=len(data))
-    audit = as_audit(promotion, digest=digest_of(envelope), manifest=file, root=root)
+    envelope = sign_record(promotion, keys)
+    audit = as_audit(promotion, digest=digest_of(envelope), manifest=FileDigest.of(manifest), root=root)
     documents = (
         envelope,
         sign_payload(vsa_of(promotion), keys),

@@ -107,6 +107,8 @@ class PromotionPolicy(Record):
 
     format: Literal["auditgap.dev/promotion-policy/v1"]
     name: str = Field(min_length=1)
+    version: int = Field(default=1, ge=1, exclude_if=lambda version: version == 1)
+    """Counts the policies of this name; closing an incident makes the next one."""
     from_stage: str = Field(min_length=1)
     to_stage: str = Field(min_length=1)
     valid_days: int = Field(ge=1, le=366)

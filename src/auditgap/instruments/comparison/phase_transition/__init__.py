@@ -27,8 +27,8 @@ from auditgap.instruments.comparison.phase_transition.report import Series, Sett
 from auditgap.instruments.comparison.phase_transition.trajectory import sketch
 from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
 from auditgap.models import Model, behaviour_score, next_logits, open_model, token_id
-from auditgap.models.files import adapter_files, file_digest, model_files
-from auditgap.records import Digest, ModelAccess, Number, Result, canonical_json, digest_of
+from auditgap.models.files import adapter_files, model_files
+from auditgap.records import Digest, FileDigest, ModelAccess, Number, Result, canonical_json, digest_of
 
 __all__ = ["PhaseTransition"]
 
@@ -182,4 +182,4 @@ class PhaseTransition(Instrument):
         folders = [checkpoint] if self.base is None else [Path(self.base)]
         files = [path for folder in folders for part in model_files(folder)[:2] for path in part]
         files += [] if self.base is None else adapter_files(checkpoint)
-        return digest_of(canonical_json([file_digest(path, path.parent).model_dump(mode="json") for path in files]))
+        return digest_of(canonical_json([FileDigest.of(path).model_dump(mode="json") for path in files]))

@@ -1,4 +1,4 @@
-"""How far a weighted sum of independent rates can lie from what was counted: the interval that every diagnostic here uses.
+"""How far a weighted sum of independent rates can lie from what was counted: a shift between releases, the effect of a swap.
 
 1. Each rate has its Clopper-Pearson interval.
 2. The interval of the sum comes from all of them by square-and-add: a rate with a positive weight adds the distance to its low
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from auditgap.errors import UsageError
 from auditgap.records import Interval
-from auditgap.stats import clopper_pearson
+from auditgap.stats.intervals import clopper_pearson
 
 __all__ = ["Contrast", "contrast"]
 
