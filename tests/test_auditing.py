@@ -16,11 +16,12 @@ from pydantic import JsonValue
 
 import auditgap
 from auditgap.auditing import granted, measure, prepare
+from auditgap.data import located
 from auditgap.errors import DataError, PlanError, RegistrationError, StoreError, UsageError
 from auditgap.evidence import Store, verify
-from auditgap.instruments import Instrument, registered
+from auditgap.instruments import Instrument, configure, registered
 from auditgap.models import Model, open_model
-from auditgap.plan import LOCATIONS, load_plan, located
+from auditgap.plan import load_plan
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STEP = {
@@ -172,19 +173,21 @@ def test_a_model_beside_the_plan_is_found_and_one_beside_the_user_is_refused(
 
 def test_only_names_of_models_and_data_are_looked_for_beside_the_plan(tmp_path: Path) -> None:
     (tmp_path / "yes").mkdir()
-    config: dict[str, JsonValue] = {"answers": ["yes"], "seed": 3, "checkpoints": ["a", "b"], "base": None, "control": "org/name"}
-    beside = {"checkpoints": [str(tmp_path / "a"), str(tmp_path / "b")]}
-    assert located(config, tmp_path) == config | beside
+    config: dict[str, JsonValue] = {"base": "a/b/c", "contrast": "shipped:ordinary"}
+    found = configure("model-diff", config).located(tmp_path)
+    assert found == configure("model-diff", config | {"base": str(tmp_path / "a/b/c")})
+    config = {"checkpoints": ["a", "b"], "steps": [1, 2], "answers": ["yes"], "foils": ["no"]}
+    series = configure("phase-transition", config)
+    beside = {"checkpoints": (str(tmp_path / "a"), str(tmp_path / "b"))}
+    assert series.located(tmp_path).model_dump() == series.model_dump() | beside
     for stays in ("shipped:ordinary", "hub:org/name@main/x.jsonl", "/data/x.jsonl", "org/name"):
-        assert located({"pairs": stays}, tmp_path) == {"pairs": stays}
-    assert located({"pairs": "data/x.jsonl"}, tmp_path) == {"pairs": str(tmp_path / "data/x.jsonl")}
+        assert located(stays, tmp_path) == stays
+    assert located("data/x.jsonl", tmp_path) == str(tmp_path / "data/x.jsonl")
 
 
-def test_every_instrument_that_reads_more_than_the_subject_says_where_in_a_known_setting() -> None:
-    reading = {name: cls for name, cls in registered().items() if cls.references is not Instrument.references}
-    named = {name: LOCATIONS & set(cls.model_fields) for name, cls in reading.items()}
-    assert named and all(named.values()), f"add the setting to auditgap.plan.LOCATIONS: {named}"
-    assert set().union(*named.values()) == LOCATIONS
+def test_every_instrument_that_reads_more_than_the_subject_says_where_in_a_location() -> None:
+    reading = {name for name, cls in registered().items() if cls.references is not Instrument.references}
+    assert reading == {name for name, cls in registered().items() if cls.locations()}
 
 
 def test_kill_minus_nine_loses_nothing_that_was_finished(stories: Path, plan: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from auditgap.evidence import Store, Stored
 from auditgap.instruments import Instrument, Progress, configure, quiet
 from auditgap.instruments.contract import EARLIER_ROLES
 from auditgap.models import Model, open_model
-from auditgap.plan import LoadedPlan, Step, Terms, load_plan, located
+from auditgap.plan import LoadedPlan, Step, Terms, load_plan
 from auditgap.records import (
     Access,
     Digest,
@@ -118,7 +118,7 @@ def audit(
     loaded = load_plan(Path(plan))
     judge.check(claims=loaded.plan.claims, frameworks=loaded.plan.frameworks)
     for step in loaded.plan.steps:
-        configure(step.instrument, located(step.config, loaded.folder))
+        configure(step.instrument, step.config).located(loaded.folder)
     opened = (
         model
         if isinstance(model, Model)
@@ -157,7 +157,7 @@ def register(
         subject=model.subject.digest(),
         config=instrument.model_dump(mode="json"),
         data=(data.ref(),),
-        references=_running(instrument, folder).references(),
+        references=instrument.located(folder).references(),
         thresholds=terms.thresholds,
         seed=terms.seed,
         registered_at=now(),
@@ -180,7 +180,7 @@ def measure(model: Model, prepared: Prepared, terms: Terms, store: Store, progre
     Raises:
         RegistrationError: settings, data or subject are not those that were registered.
     """
-    registration, running = store.registration(prepared.digest), _running(prepared.instrument, prepared.folder)
+    registration, running = store.registration(prepared.digest), prepared.instrument.located(prepared.folder)
     for what, registered, given in (
         ("subject", registration.subject, model.subject.digest()),
         ("settings", registration.config, prepared.instrument.model_dump(mode="json")),
@@ -215,13 +215,6 @@ def measure(model: Model, prepared: Prepared, terms: Terms, store: Store, progre
         expires=terms.expires,
         non_claims=prepared.instrument.card.blind_spots,
     )
-
-
-def _running(instrument: Instrument, folder: Path) -> Instrument:
-    """The instrument with the models and data sets that it names found from `folder`."""
-    config = instrument.model_dump(mode="json")
-    found = located(config, folder)
-    return instrument if found == config else configure(instrument.card.name, found)
 
 
 def not_measured(step: Step, reason: str) -> Result:

@@ -7,37 +7,18 @@ Every path in a plan starts from the plan's folder, wherever the command is run.
 """
 
 import datetime as dt
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 from pydantic import Field, JsonValue
 
+from auditgap.data import located
 from auditgap.errors import PlanError
 from auditgap.policy import Policy, load_policy
 from auditgap.records import Date, Digest, Information, Record, Threshold
 
-__all__ = ["LOCATIONS", "LoadedPlan", "Plan", "Step", "Terms", "load_plan", "located"]
-
-LOCATIONS = frozenset(
-    {
-        "base",
-        "base_adapter",
-        "checkpoints",
-        "contrast",
-        "control",
-        "irrelevant",
-        "neutral",
-        "pairs",
-        "reference",
-        "reference_adapter",
-        "unrelated",
-    }
-)
-"""Settings of instruments that name a model or a data set."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.csv)")
+__all__ = ["LoadedPlan", "Plan", "Step", "Terms", "load_plan"]
 
 
 class Step(Record):
@@ -108,22 +89,7 @@ class LoadedPlan(NamedTuple):
 
     def source(self, data: str) -> str:
         """A data source with relative paths resolved against the plan's folder."""
-        return _found(data, self.folder)
-
-
-def located(config: Mapping[str, JsonValue], folder: Path) -> dict[str, JsonValue]:
-    """An instrument's settings as they run: the models and data sets that they name, from `folder`.
-
-    Raises:
-        PlanError: one of them is not there, and is in the working directory.
-    """
-
-    def resolved(value: JsonValue) -> JsonValue:
-        if isinstance(value, list):
-            return [resolved(item) for item in value]
-        return _found(value, folder) if isinstance(value, str) else value
-
-    return {name: resolved(value) if name in LOCATIONS else value for name, value in config.items()}
+        return located(data, self.folder)
 
 
 def load_plan(path: Path) -> LoadedPlan:
@@ -156,18 +122,3 @@ def load_plan(path: Path) -> LoadedPlan:
                 f"{plan.policy}: criterion '{criterion.id}' names step '{criterion.step}'; the plan has {', '.join(ids)}"
             )
     return LoadedPlan(plan, policy, path.parent)
-
-
-def _found(name: str, folder: Path) -> str:
-    """A file or folder from the plan's folder; `shipped:`, `hub:` and Hub ids (org/name) stay as they are."""
-    path = folder / name
-    if ":" in name.partition("/")[0]:
-        return name
-    if path.exists() or not _HUB_ID.fullmatch(name):
-        return str(path)
-    if Path(name).exists():
-        raise PlanError(
-            f"expected '{name}' in the plan's folder {folder}, where paths start, or a Hub id; "
-            "got a path of the working directory: write it as seen from the plan"
-        )
-    return name

@@ -1,6 +1,7 @@
 """Data sets: rows that say what they are, splits that do not leak, digests that do not depend on the file."""
 
 from auditgap.data.load import Kind, load, shipped
+from auditgap.data.located import located
 from auditgap.data.rows import (
     SPLITS,
     ContrastRow,
@@ -31,5 +32,6 @@ __all__ = [
     "Split",
     "as_text",
     "load",
+    "located",
     "shipped",
 ]

@@ -14,21 +14,31 @@ Its result depends on model, data, configuration and seed alone; it leaves weigh
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import JsonValue
+from pydantic.fields import FieldInfo
 
-from auditgap.data import Dataset
+from auditgap.data import Dataset, located
 from auditgap.errors import UsageError, nearest
 from auditgap.models import Model
 from auditgap.progress import Progress, quiet
 from auditgap.records import Card, Digest, Record, Result
 
-__all__ = ["Instrument", "Progress", "configure", "find", "instrument", "quiet", "registered"]
+__all__ = ["Instrument", "Location", "Progress", "configure", "find", "instrument", "quiet", "registered"]
 
 
 EARLIER_ROLES = ("base", "checkpoint")
 """Roles of references that are the same model before a stage of training: reading one is access M6. A step: `checkpoint@400`."""
+
+
+class Place:
+    """Marks a type as the name of a model or a data set."""
+
+
+Location = Annotated[str, Place()]
+"""A setting that names a model or a data set: a path, `shipped:NAME`, `hub:...` or a Hub id."""
 
 
 class Instrument(Record):
@@ -45,6 +55,21 @@ class Instrument(Record):
             SubjectError: one of them cannot be opened.
         """
         return {}
+
+    @classmethod
+    def locations(cls) -> tuple[str, ...]:
+        """The settings that name a model or a data set."""
+        return tuple(name for name, field in cls.model_fields.items() if _names_place(field))
+
+    def located(self, folder: Path) -> "Instrument":
+        """The same with every setting that names a model or a data set found from `folder`.
+
+        Raises:
+            PlanError: one of them is not there, and is in the working directory.
+        """
+        places = {name: getattr(self, name) for name in self.locations()}
+        found = {name: _from(value, folder) for name, value in places.items() if value is not None}
+        return self.model_copy(update=found)
 
     @abstractmethod
     def measure(self, model: Model, data: Dataset, *, seed: int, progress: Progress = quiet) -> Result:
@@ -100,3 +125,13 @@ def configure(name: str, config: dict[str, JsonValue]) -> Instrument:
         if key not in cls.model_fields:
             raise UsageError(f"instrument '{name}' has no setting '{key}'{nearest(key, cls.model_fields)}")
     return cls.parse(config, where=f"instrument '{name}'")
+
+
+def _names_place(field: FieldInfo) -> bool:
+    """Whether a setting is a `Location`, may be one, or holds several."""
+    inner = (meta for part in get_args(field.annotation) for meta in getattr(part, "__metadata__", ()))
+    return any(isinstance(meta, Place) for meta in (*field.metadata, *inner))
+
+
+def _from(value: str | tuple[str, ...], folder: Path) -> str | tuple[str, ...]:
+    return located(value, folder) if isinstance(value, str) else tuple(located(name, folder) for name in value)

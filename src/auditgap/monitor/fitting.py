@@ -74,6 +74,7 @@ def fit(
     kind: str = "resid_post",
     n_probes: int = 1,
     method: Method = "logistic",
+    strengths: Sequence[float] = STRENGTHS,
     position: PositionPolicy = "prompt_end",
     aggregation: Aggregation | None = None,
     max_fprs: Sequence[float] = (0.01, 0.05),
@@ -87,6 +88,7 @@ def fit(
         traffic: ordinary requests, all of them negative.
         layers: where probes are tried; all layers by default.
         n_probes: how many of the best layers speak together.
+        strengths: inverse penalties (C of scikit-learn) that are tried; of a method without a penalty, none.
         max_fprs: rates of false alarms that are registered before anything is scored.
         max_new_tokens: length of the replies in calibration, needed unless only the end of the prompt is read.
 
@@ -105,7 +107,7 @@ def fit(
     data.require_classes("train", "val", "test", min_groups=2)
     sites = [f"{kind}.{layer}" for layer in dict.fromkeys(tried)]
     parts = _parts(data, traffic, seed)
-    probes, areas = _search(model, parts, sites, method, n_probes, batch_size, seed)
+    probes, areas = _search(model, parts, sites, method, strengths, n_probes, batch_size, seed)
     weights = [Weights(torch.tensor(probe.weights, dtype=torch.float32), probe.bias) for probe in probes]
     specs = [MonitorProbe(name=f"p{i}", site=sites[p.layer], val_auroc=areas[p.layer]) for i, p in enumerate(probes)]
     card = MonitorCard(
@@ -175,7 +177,14 @@ def _first_half(held: set[tuple[str, int]], seed: int) -> set[str]:
 
 
 def _search(
-    model: Model, parts: _Parts, sites: list[str], method: Method, n_probes: int, batch_size: int, seed: int
+    model: Model,
+    parts: _Parts,
+    sites: list[str],
+    method: Method,
+    strengths: Sequence[float],
+    n_probes: int,
+    batch_size: int,
+    seed: int,
 ) -> tuple[list[Probe], list[float]]:
     """The best probes in units of ordinary rows, best first, and the AUROC of every site."""
     folds = []
@@ -183,7 +192,7 @@ def _search(
         found = capture(model, rows.prompts, sites, batch_size=batch_size)
         folds.append(Fold(np.stack([found[site].numpy() for site in sites]), rows.labels, rows.groups))
     train, val = folds
-    found = search(train, val, method=method, strengths=STRENGTHS, seed=seed)
+    found = search(train, val, method=method, strengths=strengths, seed=seed)
     scaled, apart = [], []
     for probe in found.probes:
         scores = probe.scores(val)

@@ -26,7 +26,7 @@ from pydantic import Field
 from auditgap.data import Dataset, PairRow, PairSet
 from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.behavioural.option_preference import sign_flip_p
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.two_choice import CHANCE, by_group
 from auditgap.models import Model, log_likelihood, open_model
 from auditgap.records import (
@@ -101,7 +101,7 @@ class Contamination(Instrument):
 
     min_gap: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     """Gap in accuracy from which the benchmark counts as inflated."""
-    reference: str | None = None
+    reference: Location | None = None
     """Folder of a model that cannot have seen the public items (older than they are, say), opened in float32."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     n_resamples: Annotated[int, Field(ge=200)] = 2000

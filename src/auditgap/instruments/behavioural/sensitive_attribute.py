@@ -26,7 +26,7 @@ from pydantic import Field
 from auditgap.data import Dataset, PairRow, PairSet, load
 from auditgap.errors import CannotMeasure, DataError, UsageError
 from auditgap.instruments.behavioural.option_preference import judge, preferences, sign_flip_p
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.two_choice import by_group, p_control, rate_of
 from auditgap.models import Model
 from auditgap.records import Control, Curve, Digest, Measured, Measurement, ModelAccess, NotMeasured, Number, Result, Sample
@@ -88,7 +88,7 @@ class SensitiveAttribute(Instrument):
 
     bound: Annotated[Number, Field(ge=0)] = 0.5
     """Difference in preference, in nats, up to which the word counts as not mattering."""
-    neutral: str | None = None
+    neutral: Location | None = None
     """Pairs in which a word that should not matter is exchanged: what any exchange does."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     n_resamples: Annotated[int, Field(ge=200)] = 2000

@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 
 from auditgap.data import Dataset, PairRow
 from auditgap.instruments.behavioural.elicitation_gap.tuning import fine_tuned
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.two_choice import CHANCE, by_group, difference_of, p_control, rate_of, right_choices, rows_of
 from auditgap.models import Model, open_model
 from auditgap.records import Control, Digest, Interval, Measured, ModelAccess, NotMeasured, Number, Result, Sample, Verdict
@@ -91,7 +91,7 @@ class ElicitationGap(Instrument):
     """Numbers of fine-tuning steps after which the copy is tried."""
     min_gap: Annotated[Number, Field(gt=0, lt=0.5)] = 0.1
     """Gap in accuracy from which the plain evaluation counts as falling short."""
-    control: str | None = None
+    control: Location | None = None
     """Folder of a model like this one that lacks the skill, opened in float32: what these demonstrations teach."""
     n_null: Annotated[int, Field(ge=1)] = 19
     """Searches with shuffled demonstrations; 19 are the fewest that can reach p = 0.05."""

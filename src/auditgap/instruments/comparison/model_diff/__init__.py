@@ -41,7 +41,7 @@ from auditgap.instruments.comparison.model_diff.slices import moved_most
 from auditgap.instruments.comparison.model_diff.transfer import Transfer, carried_over, not_carried
 from auditgap.instruments.comparison.model_diff.weights import compare_weights
 from auditgap.instruments.comparison.opening import require_comparable, weight_cosine
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.linear_probe.reading import Reader, in_one_order, require_groups
 from auditgap.models import Model, open_model
 from auditgap.records import Digest, Measured, ModelAccess, Number, Property, Result
@@ -100,11 +100,11 @@ PROVES: dict[str, Property] = {
 class ModelDiff(Instrument):
     """Settings of `model-diff`."""
 
-    base: str
+    base: Location
     """Directory or Hub id of the checkpoint from before training."""
     base_revision: str | None = None
     """Commit, if `base` is a Hub id."""
-    base_adapter: str | None = None
+    base_adapter: Location | None = None
     """Adapter that the base is merged with, if it has one."""
     dtype: str = "float32"
     """The dtype that the subject is opened in; the base is opened in the same."""
@@ -116,7 +116,7 @@ class ModelDiff(Instrument):
     """Which token's residual stream is compared."""
     lens_layer: Annotated[int, Field(ge=0)] | None = None
     """Layer whose mean difference is read in tokens; the middle one if not set."""
-    contrast: str | None = None
+    contrast: Location | None = None
     """A contrast set: with it, a probe and a direction for its label are carried from each model to the other."""
     slices: Literal["group", "split"] = "group"
     """What the table of slices compares: groups of at least 3 rows, or splits."""

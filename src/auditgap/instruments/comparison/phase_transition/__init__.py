@@ -25,7 +25,7 @@ from auditgap.errors import CannotMeasure, UsageError
 from auditgap.instruments.comparison.opening import require_comparable
 from auditgap.instruments.comparison.phase_transition.report import Series, Settings, judge_series
 from auditgap.instruments.comparison.phase_transition.trajectory import sketch
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.models import Model, behaviour_score, next_logits, open_model, token_id
 from auditgap.models.files import adapter_files, model_files
 from auditgap.records import Digest, FileDigest, ModelAccess, Number, Result, canonical_json, digest_of
@@ -72,11 +72,11 @@ MIN_PLACES = 20
 class PhaseTransition(Instrument):
     """Settings of `phase-transition`."""
 
-    checkpoints: tuple[str, ...] = Field(min_length=2)
+    checkpoints: tuple[Location, ...] = Field(min_length=2)
     """Directories in the order of training: models, or adapters of `base`. The last one is the subject."""
     steps: tuple[int, ...]
     """Training step of each checkpoint, increasing."""
-    base: str | None = None
+    base: Location | None = None
     """Directory of the model that the adapters belong to; None if the checkpoints are whole models."""
     dtype: str = "float32"
     """The dtype that the subject is opened in."""

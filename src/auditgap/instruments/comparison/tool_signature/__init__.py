@@ -24,7 +24,7 @@ from auditgap.instruments.comparison.opening import require_comparable
 from auditgap.instruments.comparison.tool_signature.reading import CHOICES, Vocabulary, fit_axes, read
 from auditgap.instruments.comparison.tool_signature.results import ALPHA, Findings, Space, result_of
 from auditgap.instruments.comparison.tool_signature.testing import detectable_share, exchange_test, false_halves
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.models import Model, open_model
 from auditgap.records import Digest, ModelAccess, Number, Result
 from auditgap.stats import holm
@@ -63,11 +63,11 @@ Words = Annotated[tuple[str, ...], Field(min_length=1)]
 class ToolSignature(Instrument):
     """Settings of `tool-signature`."""
 
-    reference: str
+    reference: Location
     """Directory or Hub id of the earlier release."""
     reference_revision: str | None = None
     """Commit, if `reference` is a Hub id."""
-    reference_adapter: str | None = None
+    reference_adapter: Location | None = None
     """Adapter that the reference is merged with, if it has one."""
     dtype: str = "float32"
     """The dtype that the subject is opened in; the reference is opened in the same."""
@@ -77,7 +77,7 @@ class ToolSignature(Instrument):
     """Next tokens with which it begins to refuse."""
     clarifications: Words
     """Next tokens with which it begins to ask for what is missing."""
-    unrelated: str = "shipped:ordinary"
+    unrelated: Location = "shipped:ordinary"
     """Prompts that have nothing to do with tools (file, `shipped:NAME` or `hub:`)."""
     layer: Annotated[int, Field(ge=0)] | None = None
     """Layer whose residual stream is projected; three quarters of the depth if not set."""

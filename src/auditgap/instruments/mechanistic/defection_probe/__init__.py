@@ -24,7 +24,7 @@ from pydantic import Field
 from auditgap.data import SPLITS, ContrastSet, Dataset, Split, load
 from auditgap.data.rows import texts
 from auditgap.errors import CannotMeasure, UsageError
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.defection_probe.controls import (
     answer_word_swap,
     half_turned,
@@ -108,9 +108,9 @@ PROVES: dict[str, Property] = {
 class DefectionProbe(Instrument):
     """Settings of `defection-probe`."""
 
-    pairs: str = "shipped:defection-pairs"
+    pairs: Location = "shipped:defection-pairs"
     """A contrast set whose groups are one question with two answers; label 1 admits. Rows of `train` give the direction."""
-    irrelevant: str = "shipped:defection-control"
+    irrelevant: Location = "shipped:defection-control"
     """The same with questions that have nothing to do with it."""
     layers: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """Layers to search; all if not set."""

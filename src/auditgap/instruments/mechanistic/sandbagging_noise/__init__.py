@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from auditgap.data import Dataset, PairRow
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.sandbagging_noise.controls import (
     above_chance,
     drawn_samples,
@@ -81,7 +81,7 @@ class SandbaggingNoise(Instrument):
     n_draws: Annotated[int, Field(ge=10)] = 20
     """Noise draws for each level; half of them choose the level, half report."""
     min_gain: Annotated[Number, Field(gt=0, lt=0.5)] = 0.05
-    control: str | None = None
+    control: Location | None = None
     """Folder of an honest model of matched capability, opened in float32."""
     n_permutations: Annotated[int, Field(ge=99)] = 999
     n_resamples: Annotated[int, Field(ge=200)] = 2000

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from auditgap.data import Dataset, PairRow
 from auditgap.errors import CannotMeasure
-from auditgap.instruments.contract import Instrument, Progress, instrument, quiet
+from auditgap.instruments.contract import Instrument, Location, Progress, instrument, quiet
 from auditgap.instruments.mechanistic.sandbagging_probe.gap import (
     Answers,
     accuracy_of,
@@ -93,7 +93,7 @@ class SandbaggingProbe(Instrument):
     strengths: Annotated[tuple[Annotated[Number, Field(gt=0)], ...], Field(min_length=1)] = (1e-4, 1e-3, 1e-2, 1e-1)
     """Ridge penalties per row to choose from on `val`."""
     min_gap: Annotated[Number, Field(gt=0, lt=0.5)] = 0.1
-    control: str | None = None
+    control: Location | None = None
     """Folder of a model of the same kind that was never taught the task, opened in float32."""
     n_permutations: Annotated[int, Field(ge=19)] = 99
     n_resamples: Annotated[int, Field(ge=200)] = 2000
