@@ -21,6 +21,7 @@ __all__ = [
     "ALPHA",
     "Folds",
     "area_of",
+    "beats_null",
     "control_task",
     "memorised",
     "no_leakage",
@@ -73,21 +74,15 @@ def _shared(parts: Sequence[Sequence[str]]) -> int:
 
 def search_null(found: Search) -> Control:
     """How often a search this wide finds as much where there is nothing."""
-    p = max_statistic_p(float(found.val_aurocs.max()), found.null_maxima)
-    return Control(
-        name="shuffled-label-null",
-        passed=p <= ALPHA,
-        observed=Measured(
-            name="search.p",
-            value=p,
-            unit="p",
-            n=len(found.null_maxima),
-            interval=Interval.exact(p),
-            about="Share of relabellings by group under which the whole search (every place and strength) does as well on `val`.",
-        ),
-        expected=f"max-statistic p <= {ALPHA:g}",
-        fatal=False,
-    )
+    about = "Share of relabellings by group under which the whole search (every place and strength) does as well on `val`."
+    return beats_null("shuffled-label-null", float(found.val_aurocs.max()), found.null_maxima, about=about)
+
+
+def beats_null(name: str, best: float, null_maxima: Float[np.ndarray, " null"], *, about: str) -> Control:
+    """Is the best of a search better than the best of the same search on null data?"""
+    p = max_statistic_p(best, null_maxima)
+    observed = Measured(name="search.p", value=p, unit="p", n=len(null_maxima), interval=Interval.exact(p), about=about)
+    return Control(name=name, passed=p <= ALPHA, observed=observed, expected=f"max-statistic p <= {ALPHA:g}", fatal=False)
 
 
 def random_direction(folds: Folds, area: float, *, n_per_layer: int, seed: int) -> Control:

@@ -14,10 +14,10 @@ from auditgap.data import PairRow
 from auditgap.errors import CannotMeasure, DataError
 from auditgap.instruments.mechanistic.sandbagging_probe.ridge import Found, Items
 from auditgap.instruments.probing.baselines import text_features
-from auditgap.instruments.probing.controls import ALPHA
+from auditgap.instruments.probing.controls import beats_null
 from auditgap.instruments.two_choice import CHANCE
 from auditgap.records import Control, Interval, Measured, NotMeasured
-from auditgap.stats import cluster_bootstrap, group_rate, max_statistic_p
+from auditgap.stats import cluster_bootstrap, group_rate
 
 __all__ = [
     "Answers",
@@ -100,21 +100,8 @@ def accuracy_of(name: str, correct: Float[np.ndarray, " unit"], *, about: str) -
 
 def search_null(found: Found) -> Control:
     """How often does the whole search do as well on answers dealt out at random?"""
-    p = max_statistic_p(float(found.val_accuracies.max()), found.null_maxima)
-    return Control(
-        name="shuffled-answer-null",
-        passed=p <= ALPHA,
-        observed=Measured(
-            name="search.p",
-            value=p,
-            unit="p",
-            n=len(found.null_maxima),
-            interval=Interval.exact(p),
-            about="Share of random deals of the answers under which the whole search (layers, strengths) does as well on `val`.",
-        ),
-        expected=f"max-statistic p <= {ALPHA:g}",
-        fatal=False,
-    )
+    about = "Share of random deals of the answers under which the whole search (layers, strengths) does as well on `val`."
+    return beats_null("shuffled-answer-null", float(found.val_accuracies.max()), found.null_maxima, about=about)
 
 
 def text_features_of(parts: Mapping[str, Items], rows: Mapping[str, Sequence[PairRow]]) -> dict[str, Items]:
