@@ -17,6 +17,9 @@ __all__ = ["command"]
 _out = click.option("--out", default="out/organisms", show_default=True, type=click.Path(file_okay=False), help="Cache folder.")
 _all = click.option("--all", "all_", is_flag=True, help="Every kind.")
 _seed = click.option("--seed", default=0, show_default=True)
+_workers = click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Organisms at a time, a process each."
+)
 _base = click.option(
     "--base", type=click.Path(file_okay=False), help="Folder of a base model to fine-tune, instead of a small world."
 )
@@ -45,15 +48,17 @@ def list_(as_json_: bool) -> None:
 @_all
 @_seed
 @_base
+@_workers
 @_out
-def build(kinds: tuple[str, ...], all_: bool, seed: int, base: str | None, out: str) -> None:
+def build(kinds: tuple[str, ...], all_: bool, seed: int, base: str | None, workers: int, out: str) -> None:
     """Train the organisms of KINDS, their twins and decoys (or find them in the cache) and print the folders."""
-    from auditgap.organisms import cached
+    from auditgap.organisms import cached_all
 
     use_threads(1, out)
+    recipes = list(_recipes(kinds, all_, seed, base).values())
     with bars() as progress:
-        for recipe in _recipes(kinds, all_, seed, base).values():
-            click.echo(cached(recipe, Path(out), progress=progress).folder)
+        for organism in cached_all(recipes, Path(out), n_workers=workers, progress=progress):
+            click.echo(organism.folder)
 
 
 @command.command("verify")

