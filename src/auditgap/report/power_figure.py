@@ -1,6 +1,7 @@
 """Power over difficulty as inline SVG: for each organism the best look at the inside beside the best look at behaviour."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -12,6 +13,8 @@ __all__ = ["best", "curves", "power_svg"]
 
 MAX_FALSE_ALARMS = 0.05
 N_COLUMNS = 3
+LABEL_WIDTH = 22
+"""Characters of a difficulty's name on one line."""
 
 
 def power_svg(calibration: Calibration, *, prefix: str = "power") -> str:
@@ -55,7 +58,7 @@ def _canvas(calibration: Calibration) -> Canvas:
         for row, cells in enumerate(by_difficulty.values()):
             _interval(axes, row - 0.14, best(cells, behavioural=False), LINE)
             _interval(axes, row + 0.14, best(cells, behavioural=True), INK)
-        axes.set_yticks(range(len(by_difficulty)), by_difficulty, fontsize=6.5)
+        axes.set_yticks(range(len(by_difficulty)), [fill(name, LABEL_WIDTH) for name in by_difficulty], fontsize=6.5)
         axes.set_ylim(len(by_difficulty) - 0.5, -0.5)
         axes.set_xlim(-0.03, 1.03)
         axes.set_title(organism, fontsize=9, loc="left")
