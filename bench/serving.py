@@ -2,7 +2,7 @@
 
 Both servers run in this process, each with a model object of its own, and take turns, neither always second; the clients are
 another process, so that they share no interpreter with the server. A batch waits until all clients are in it: how requests fall
-into batches otherwise moves a turn by a third, with monitors or without, and hides what they cost. Wall time, because clients wait
+into batches otherwise moves a turn by a third, with monitors or without, hiding what they cost. Wall time, because clients wait
 for it; the server's CPU time beside it, which other work on the machine moves less. `python -m bench.serving` runs this alone.
 """
 
