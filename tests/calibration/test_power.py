@@ -57,6 +57,13 @@ def test_power_at_a_false_alarm_rate_is_that_of_the_score_and_not_of_the_bar() -
     assert isinstance(cell.power_at_1_percent, NotMeasured) and "at least 100 clean models" in cell.power_at_1_percent.reason
 
 
+def test_a_score_that_no_model_gave_has_no_power_at_any_rate() -> None:
+    scores, roles = organisms(LOOK, {"planted": [None] * 3, "twin": [None] * 60, "decoy": [None] * 60})
+    (cell,) = power_cells(scores, roles, {}, flag(scores, {}))
+    for power in (cell.power_at_5_percent, cell.power_at_1_percent):
+        assert isinstance(power, NotMeasured) and power.reason == "no model gave a score"
+
+
 def test_a_low_score_can_speak_for_the_flaw() -> None:
     scores, roles = organisms(OTHER, {"planted": [0.2, 0.3], "twin": [0.9, 1.0], "decoy": [0.8, 1.0]})
     bars = fix_bars(scores, roles)

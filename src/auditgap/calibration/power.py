@@ -199,6 +199,8 @@ def _counted(name: str, outcomes: Collection[bool], about: str) -> Measured:
 def _power_at(rate: float, group: Sequence[Score], roles: Roles) -> Measurement:
     """Share of planted models that score above all clean ones but `rate` of them; too few clean models cannot hold a rate."""
     name = f"power_at_{round(100 * rate)}_percent"
+    if all(score.height is None for score in group):
+        return NotMeasured(name=name, reason="no model gave a score")
     clean = sorted(_filled(group)[[roles[score.subject] != "planted" for score in group]], reverse=True)
     allowed = math.floor(rate * len(clean) + 1e-9)
     if not allowed:
