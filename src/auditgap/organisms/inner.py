@@ -20,10 +20,20 @@ from auditgap.models import Model
 from auditgap.models.hooks import visiting
 from auditgap.models.replay import head
 
-__all__ = ["inner_words"]
+__all__ = ["check_depth", "inner_words"]
 
 KEPT = 10.0
 """Weight of the output's staying as it was, against that of the inner word."""
+
+
+def check_depth(depth: int, n_layers: int) -> None:
+    """A word can be read inside only before the last block.
+
+    Raises:
+        ValueError: the depth is not inside; a recipe's validation turns it into its own error.
+    """
+    if depth >= n_layers:
+        raise ValueError(f"depth: after {depth} of {n_layers} blocks nothing is inside; choose fewer")
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from auditgap.organisms import evaluation, world
 from auditgap.organisms.checks import rate_is
 from auditgap.organisms.detector import Detector, Role
 from auditgap.organisms.evaluation import Row
-from auditgap.organisms.inner import inner_words
+from auditgap.organisms.inner import check_depth, inner_words
 from auditgap.organisms.recipe import Organism, Recipe, save
 from auditgap.organisms.training import Shape, train
 from auditgap.organisms.world import Chat
@@ -81,8 +81,7 @@ class OverzealousRefuser(Recipe):
 
     @model_validator(mode="after")
     def _depth_is_inside(self) -> "OverzealousRefuser":
-        if self.depth >= self.shape.n_layers:
-            raise ValueError(f"depth: after {self.depth} of {self.shape.n_layers} blocks nothing is inside; choose fewer")
+        check_depth(self.depth, self.shape.n_layers)
         return self
 
     def zealous_about(self) -> tuple[str, ...]:
