@@ -106,7 +106,7 @@ def serving_rows(folder: Path, *, n_turns: int) -> list[Row]:
 
 
 def _turns(folder: Path, n_turns: int) -> dict[str, list[Turn]]:
-    worker._GATHER_S = 1.0
+    worker.GATHER_S = 1.0
     llama(folder / "served")
     words = random.Random(0)
     prompts = [" ".join(f"w{words.randrange(3, 8000)}" for _ in range(N_PROMPT)) for _ in range(N_CLIENTS)]

@@ -25,7 +25,7 @@ from auditgap.serving.jobs import Finished, Job
 __all__ = ["Worker"]
 
 _log = logging.getLogger("auditgap.serving")
-_GATHER_S = 0.005
+GATHER_S = 0.005
 """How long a batch that is not full waits for requests that come at the same time; a second pass would cost more."""
 
 
@@ -109,7 +109,7 @@ class Worker:
         with self._changed:
             while not self._closing:
                 self._changed.wait_for(lambda: self._closing or self._lines)
-                self._changed.wait_for(lambda: self._closing or self._n_waiting >= self.batch_size, timeout=_GATHER_S)
+                self._changed.wait_for(lambda: self._closing or self._n_waiting >= self.batch_size, timeout=GATHER_S)
                 if self._lines and not self._closing:  # who waited may have been cut meanwhile
                     return [self._next() for _ in range(min(self.batch_size, self._n_waiting))]
             return []
